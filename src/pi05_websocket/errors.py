@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The errors of this library: one tree, one root; data on the class, the remedy in the text.
+
+    Pi05WebsocketError
+    ├── ConfigError          also ValueError    settings contradict each other; before any I/O
+    ├── ObservationError     also ValueError    missing key, wrong shape or dtype: names key, expected, got
+    ├── WireError
+    │   ├── EncodeError      also TypeError     we were asked to send something the wire cannot carry
+    │   └── DecodeError      also ValueError    the peer sent something illegal
+    ├── TransportError                          retryable
+    │   ├── ConnectFailed                       refused, DNS, TLS, HTTP status, no WebSocket there
+    │   │   └── AccessRefused                   401 or 403: not retried, another key is needed
+    │   ├── ConnectionLost                      dropped while in use
+    │   └── DeadlineExceeded also TimeoutError  which phase, how long it was allowed
+    ├── ServerError          also RuntimeError  the server answered with an error; its text is `.detail`
+    │   └── PolicyError                         inference failed for this request
+    ├── IncompatibleServer                      speaks something else: not retried
+    ├── InvalidReply                            an answer no arm may execute: NaN, wrong rank or width, empty
+    └── NoValidAction                           nothing to execute and the fallback is "raise"
+
+`retryable` says whether the same call can succeed later without anybody changing a setting.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+__all__ = [
+    "AccessRefused",
+    "ConfigError",
+    "ConnectFailed",
+    "ConnectionLost",
+    "DeadlineExceeded",
+    "DecodeError",
+    "EncodeError",
+    "IncompatibleServer",
+    "InvalidReply",
+    "NoValidAction",
+    "ObservationError",
+    "Pi05WebsocketError",
+    "PolicyError",
+    "ServerError",
+    "TransportError",
+    "WireError",
+]
+
+
+class Pi05WebsocketError(Exception):
+    """Root of every error this library raises on purpose."""
+
+    retryable: ClassVar[bool] = False
+
+
+class ConfigError(Pi05WebsocketError, ValueError):
+    """Settings are impossible or contradict each other."""
+
+
+class ObservationError(Pi05WebsocketError, ValueError):
+    """An observation does not fit what the key map or the policy needs.
+
+    Attributes:
+        key: The entry that is wrong.
+        expected: What it should be, in words.
+        got: What it is, in words.
+    """
+
+    def __init__(self, key: str, expected: str, got: str, remedy: str = "") -> None:
+        self.key, self.expected, self.got, self.remedy = key, expected, got, remedy
+        text = f"observation[{key!r}]: expected {expected}, got {got}"
+        super().__init__(f"{text}. {remedy}" if remedy else text)
+
+
+class WireError(Pi05WebsocketError):
+    """Bytes and meaning do not match."""
+
+
+class EncodeError(WireError, TypeError):
+    """A value cannot travel in OpenPI's msgpack flavour. The message names its key."""
+
+
+class DecodeError(WireError, ValueError):
+    """A message from the peer is not legal. The message says what was wrong with it."""
+
+
+class TransportError(Pi05WebsocketError):
+    """The link to the peer failed."""
+
+    retryable = True
+
+
+class ConnectFailed(TransportError):
+    """No connection could be opened."""
+
+
+class AccessRefused(ConnectFailed):
+    """The server, or a proxy before it, refused our credentials (HTTP 401 or 403)."""
+
+    retryable = False
+
+
+class ConnectionLost(TransportError):
+    """An open connection ended.
+
+    Attributes:
+        code: WebSocket close code (RFC 6455 section 7.4), 1006 when there was no close frame.
+        reason: The peer's close reason, often empty.
+    """
+
+    def __init__(self, message: str, *, code: int = 1006, reason: str = "") -> None:
+        self.code, self.reason = code, reason
+        super().__init__(message)
+
+
+class DeadlineExceeded(TransportError, TimeoutError):
+    """A phase took longer than it was allowed.
+
+    Attributes:
+        phase: "connect", "handshake", "metadata", "request" or "first request".
+        timeout_s: How long the phase was allowed, in seconds.
+    """
+
+    def __init__(self, phase: str, timeout_s: float, remedy: str = "") -> None:
+        self.phase, self.timeout_s = phase, timeout_s
+        text = f"{phase} took longer than the allowed {timeout_s:g} s"
+        super().__init__(f"{text}. {remedy}" if remedy else text)
+
+
+class ServerError(Pi05WebsocketError, RuntimeError):
+    """The server answered with an error instead of a result.
+
+    A `RuntimeError` too, because that is what OpenPI's client raises.
+
+    Attributes:
+        detail: The server's whole text, usually a traceback.
+    """
+
+    retryable = True
+
+    def __init__(self, message: str, *, detail: str = "") -> None:
+        self.detail = detail
+        super().__init__(message)
+
+
+class PolicyError(ServerError):
+    """The policy failed on this request; a different observation may work."""
+
+
+class IncompatibleServer(Pi05WebsocketError):
+    """The peer does not speak OpenPI's protocol, or speaks it for another robot."""
+
+
+class InvalidReply(Pi05WebsocketError):
+    """The server answered, but with nothing an arm may execute."""
+
+    retryable = True
+
+
+class NoValidAction(Pi05WebsocketError):
+    """There is no valid action for this tick and the fallback is "raise"."""
+
+    retryable = True

@@ -1,0 +1,269 @@
+# SPDX-License-Identifier: Apache-2.0
+"""OpenPI's conversation as two pure state machines, one for each side. No I/O, no clock.
+
+Rules (openpi `serving/websocket_policy_server.py` @ 15a9616):
+
+1. The server speaks first: one binary message, its metadata, a map.
+2. Then strictly one reply for each request, in the order of the requests. There are no request ids:
+   the n-th reply answers the n-th request. Requests may be pipelined.
+3. A text message instead of a reply is an error: the server's traceback. The server then closes with 1011.
+4. Text to the server is an error too.
+
+The client side therefore knows by counting which request a reply belongs to, however late it comes. It loses
+that knowledge only with an unexpected message, which ends the connection (`ProtocolState.CLOSED`).
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from pi05_websocket.data import ServerMetadata
+from pi05_websocket.errors import (
+    ConnectionLost,
+    DecodeError,
+    IncompatibleServer,
+    Pi05WebsocketError,
+    PolicyError,
+)
+from pi05_websocket.wire import codec
+
+__all__ = [
+    "CLOSE_INTERNAL_ERROR",
+    "CLOSE_NORMAL",
+    "TRACEBACK_CLOSE_REASON",
+    "ClientProtocol",
+    "MetadataReceived",
+    "ProtocolState",
+    "ReplyReceived",
+    "RequestFailed",
+    "ServerProtocol",
+    "server_error",
+]
+
+CLOSE_NORMAL = 1000
+CLOSE_INTERNAL_ERROR = 1011
+
+TRACEBACK_CLOSE_REASON = "Internal server error. Traceback included in previous frame."
+"""Close reason of a stock server after an error, word for word."""
+
+Buffer = bytes | bytearray | memoryview
+
+
+class ProtocolState(Enum):
+    """Where a conversation stands."""
+
+    AWAITING_METADATA = "awaiting metadata"
+    READY = "ready"
+    CLOSED = "closed"
+
+
+@dataclass(frozen=True, slots=True)
+class MetadataReceived:
+    """The server introduced itself; requests may be sent from now on."""
+
+    metadata: ServerMetadata
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyReceived:
+    """The answer to request `seq`: the decoded message, whatever it is."""
+
+    seq: int
+    reply: Any
+    nbytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class RequestFailed:
+    """Request `seq` will not be answered, and why."""
+
+    seq: int
+    error: Pi05WebsocketError
+
+
+Event = MetadataReceived | ReplyReceived | RequestFailed
+
+
+def server_error(text: str) -> PolicyError:
+    """Turn a server's text frame into an error: last line in the message, everything in `.detail`."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return PolicyError(f"server error: {lines[-1] if lines else '(empty text)'}", detail=text)
+
+
+class ClientProtocol:
+    """The client's side of one transport. One object for each transport; it is not reused.
+
+    Feed it what arrives (`receive`, `connection_ended`) and tell it what you send (`request_sent`);
+    it returns events. `outstanding` are the requests that still wait for their reply, oldest first.
+    """
+
+    def __init__(self, *, limits: codec.DecodeLimits = codec.DEFAULT_LIMITS) -> None:
+        self.state = ProtocolState.AWAITING_METADATA
+        self.error: Pi05WebsocketError | None = None
+        """Why the conversation is over, once `state` is CLOSED."""
+        self._outstanding: deque[int] = deque()
+        self._limits = limits
+
+    def __repr__(self) -> str:
+        return f"<ClientProtocol {self.state.value} outstanding={len(self._outstanding)}>"
+
+    @property
+    def outstanding(self) -> tuple[int, ...]:
+        """Numbers of the unanswered requests, oldest first."""
+        return tuple(self._outstanding)
+
+    def request_sent(self, seq: int) -> None:
+        """Note that request `seq` goes out now. The caller must send its bytes before any later request's.
+
+        Raises:
+            AssertionError: If the server has not introduced itself yet.
+        """
+        if self.state is not ProtocolState.READY:
+            raise AssertionError(f"request {seq} sent while {self.state.value}")
+        self._outstanding.append(seq)
+
+    def receive(self, payload: Buffer | str) -> list[Event]:
+        """Take one whole message, `str` for text and bytes for binary; return what it means.
+
+        After an event list that leaves `state` CLOSED the caller must close the transport.
+        """
+        if self.state is ProtocolState.CLOSED:
+            return []  # whatever follows an error belongs to nobody
+        if self.state is ProtocolState.AWAITING_METADATA:
+            return self._receive_metadata(payload)
+        if not self._outstanding:
+            kind = "text" if isinstance(payload, str) else "binary"
+            return self._end(
+                IncompatibleServer(
+                    f"the server sent a {kind} message nobody asked for: replies can no longer be told apart. "
+                    "Is this an OpenPI policy server?"
+                )
+            )
+        if isinstance(payload, str):
+            return self._receive_error_text(payload)
+        return self._receive_reply(payload)
+
+    def connection_ended(self, *, code: int = 1006, reason: str = "") -> list[Event]:
+        """Note that the transport is gone; every outstanding request fails. Later calls return nothing."""
+        if self.state is ProtocolState.CLOSED:
+            return []
+        detail = f" ({reason})" if reason else ""
+        if self.state is ProtocolState.AWAITING_METADATA:
+            message = f"the server closed the connection before its metadata, code {code}{detail}"
+        else:
+            message = f"connection lost, close code {code}{detail}"
+        return self._end(ConnectionLost(message, code=code, reason=reason))
+
+    def _receive_metadata(self, payload: Buffer | str) -> list[Event]:
+        if isinstance(payload, str):
+            return self._end(
+                IncompatibleServer(
+                    f"expected OpenPI's metadata as the first message, got text: {payload[:200]!r}. "
+                    "Check that the URL is a policy server's."
+                )
+            )
+        try:
+            metadata = codec.decode(payload, self._limits)
+        except DecodeError as exc:
+            return self._end(
+                IncompatibleServer(
+                    f"expected OpenPI's metadata as the first message, got undecodable bytes: {exc}. "
+                    "Check that the URL is a policy server's."
+                )
+            )
+        if not isinstance(metadata, dict):
+            return self._end(
+                IncompatibleServer(
+                    f"expected OpenPI's metadata (a map) as the first message, got {type(metadata).__name__}"
+                )
+            )
+        self.state = ProtocolState.READY
+        return [MetadataReceived(metadata)]
+
+    def _receive_error_text(self, text: str) -> list[Event]:
+        # Stock servers close right after this frame (rule 3): what else was pipelined is lost with it.
+        failed: list[Event] = [RequestFailed(self._outstanding.popleft(), server_error(text))]
+        return failed + self._end(
+            ConnectionLost(
+                "the server closes after an error",
+                code=CLOSE_INTERNAL_ERROR,
+                reason=TRACEBACK_CLOSE_REASON,
+            )
+        )
+
+    def _receive_reply(self, payload: Buffer) -> list[Event]:
+        seq = self._outstanding.popleft()
+        try:
+            reply = codec.decode(payload, self._limits)
+        except DecodeError as exc:
+            # The frame is whole, so counting still works: only this reply is bad.
+            return [RequestFailed(seq, exc)]
+        return [ReplyReceived(seq, reply, len(payload))]
+
+    def _end(self, error: Pi05WebsocketError) -> list[Event]:
+        self.state = ProtocolState.CLOSED
+        self.error = error
+        failed: list[Event] = [RequestFailed(seq, error) for seq in self._outstanding]
+        self._outstanding.clear()
+        return failed
+
+
+class ServerProtocol:
+    """The server's side of one transport: what to send first, what a message means, how to answer.
+
+    The caller decodes, infers and answers in the order of arrival; `metadata_message` goes out first.
+    """
+
+    def __init__(
+        self,
+        metadata: Mapping[str, Any],
+        *,
+        debug: bool = True,
+        limits: codec.DecodeLimits = codec.DEFAULT_LIMITS,
+    ) -> None:
+        self.metadata_message = codec.encode(dict(metadata))
+        self._debug = debug
+        self._limits = limits
+        self._prev_total_ms: float | None = None
+
+    def observation(self, payload: Buffer | str) -> dict[str, Any]:
+        """Decode one request.
+
+        Raises:
+            DecodeError: If it is text, not msgpack, or not a map.
+        """
+        if isinstance(payload, str):
+            raise DecodeError("expected a binary message (msgpack), got a text message")
+        observation = codec.decode(payload, self._limits)
+        if not isinstance(observation, dict):
+            raise DecodeError(f"expected an observation (a map), got {type(observation).__name__}")
+        return observation
+
+    def reply(self, result: Mapping[str, Any], *, infer_ms: float) -> bytes:
+        """Encode one answer with OpenPI's `server_timing`; the policy's own dict stays as it is.
+
+        Raises:
+            EncodeError: If the result holds something the wire cannot carry.
+        """
+        timing: dict[str, float] = {"infer_ms": infer_ms}
+        if self._prev_total_ms is not None:
+            timing["prev_total_ms"] = self._prev_total_ms
+        return codec.encode({**result, "server_timing": timing})
+
+    def reply_sent(self, *, total_ms: float) -> None:
+        """Note the time from receiving the last request to having sent its reply."""
+        self._prev_total_ms = total_ms
+
+    def error_text(self, error: BaseException) -> str:
+        """Return the text frame for a failed request; close with 1011 and the standard reason after it.
+
+        With `debug` the whole traceback as OpenPI sends it, otherwise its last line.
+        """
+        if self._debug:
+            return "".join(traceback.format_exception(error))
+        return "".join(traceback.format_exception_only(error))

@@ -9,7 +9,8 @@
     │   └── DecodeError      also ValueError    the peer sent something illegal
     ├── TransportError                          retryable
     │   ├── ConnectFailed                       refused, DNS, TLS, HTTP status, no WebSocket there
-    │   │   └── AccessRefused                   401 or 403: not retried, another key is needed
+    │   │   ├── AccessRefused                   401 or 403: not retried, another key is needed
+    │   │   └── CertificateRefused              the server's certificate is not trusted: not retried
     │   ├── ConnectionLost                      dropped while in use
     │   └── DeadlineExceeded also TimeoutError  which phase, how long it was allowed
     ├── ServerError          also RuntimeError  the server answered with an error; its text is `.detail`
@@ -27,6 +28,7 @@ from typing import ClassVar
 
 __all__ = [
     "AccessRefused",
+    "CertificateRefused",
     "ConfigError",
     "ConnectFailed",
     "ConnectionLost",
@@ -94,6 +96,12 @@ class ConnectFailed(TransportError):
 
 class AccessRefused(ConnectFailed):
     """The server, or a proxy before it, refused our credentials (HTTP 401 or 403)."""
+
+    retryable = False
+
+
+class CertificateRefused(ConnectFailed):
+    """The server's TLS certificate is not trusted by our settings."""
 
     retryable = False
 

@@ -148,6 +148,10 @@ class ClientProtocol:
             return self._receive_error_text(payload)
         return self._receive_reply(payload)
 
+    def give_up(self, error: Pi05WebsocketError) -> list[Event]:
+        """End the conversation from this side: every outstanding request fails with `error`."""
+        return [] if self.state is ProtocolState.CLOSED else self._end(error)
+
     def connection_ended(self, *, code: int = 1006, reason: str = "") -> list[Event]:
         """Note that the transport is gone; every outstanding request fails. Later calls return nothing."""
         if self.state is ProtocolState.CLOSED:

@@ -1,0 +1,16 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The robot's side of the wire: a remote policy that looks like a local one."""
+
+from pi05_websocket.client.config import ConnectionConfig, load_headers
+from pi05_websocket.client.connection import Connection, ConnectionState, Exchange, Reply
+from pi05_websocket.client.policy import RemotePolicy
+
+__all__ = [
+    "Connection",
+    "ConnectionConfig",
+    "ConnectionState",
+    "Exchange",
+    "RemotePolicy",
+    "Reply",
+    "load_headers",
+]

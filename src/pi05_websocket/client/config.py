@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How to reach a policy server: address, patience, credentials, trust.
+
+In: a user's settings, an environment variable or files for secrets. Out: one checked `ConnectionConfig`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+from urllib.parse import urlsplit
+
+from pi05_websocket.errors import ConfigError
+
+__all__ = ["AuthScheme", "ConnectionConfig", "check_url", "load_headers", "openpi_url"]
+
+AuthScheme = Literal["api-key", "bearer"]
+"""`Authorization: Api-Key KEY` as OpenPI's client sends it, or `Authorization: Bearer KEY`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionConfig:
+    """Where the policy server is and how patient to be. All durations in seconds."""
+
+    url: str = "ws://127.0.0.1:8000"
+    """Server address: `ws://` or `wss://`, host, port, any path."""
+
+    connect_timeout: float = 10.0
+    """Longest wait for name resolution and TCP."""
+
+    handshake_timeout: float = 10.0
+    """Longest wait for TLS and the WebSocket upgrade."""
+
+    metadata_timeout: float = 10.0
+    """Longest wait for the server's first message."""
+
+    request_timeout: float = 5.0
+    """Longest wait for a reply. A later reply is still told apart from the next one's."""
+
+    first_request_timeout: float = 600.0
+    """The same until the server has answered once: its model may be compiling, which takes minutes."""
+
+    hard_timeout: float | None = None
+    """When an unanswered request costs the socket; None: twice `request_timeout`, and never before
+    `first_request_timeout` while the server has not answered once."""
+
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Extra HTTP headers of the upgrade request, `Authorization` included. Not shown in reprs: may hold secrets."""
+
+    ca_file: str | None = None
+    """PEM file of certificates to trust for `wss://` instead of the system's."""
+
+    client_cert_file: str | None = None
+    """PEM client certificate, for servers that ask for one."""
+
+    client_key_file: str | None = None
+    """PEM private key of `client_cert_file`; None: it is in the same file."""
+
+    proxy: str | None = None
+    """`http://`, `socks4://` or `socks5://` proxy. The environment's proxy variables are not used."""
+
+    max_message_bytes: int = 64 * 1024 * 1024
+    """Largest message accepted from the server."""
+
+    backoff_first: float = 0.1
+    """Wait before the first attempt to reconnect; doubles with each, with jitter."""
+
+    backoff_max: float = 2.0
+    """Longest wait between two attempts."""
+
+    def __post_init__(self) -> None:
+        check_url(self.url)
+        for name in (
+            "connect_timeout",
+            "handshake_timeout",
+            "metadata_timeout",
+            "request_timeout",
+            "first_request_timeout",
+            "hard_timeout",
+            "backoff_first",
+            "backoff_max",
+        ):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ConfigError(f"{name}={value}: must be more than 0 seconds")
+        if self.max_message_bytes < 1024:
+            raise ConfigError(f"max_message_bytes={self.max_message_bytes}: must be 1024 or more")
+        if self.client_key_file and not self.client_cert_file:
+            raise ConfigError("client_key_file without client_cert_file: give both or neither")
+
+    def request_limit(self, *, answered_before: bool) -> float:
+        """Return how long the next reply may take before it counts as late."""
+        return self.request_timeout if answered_before else self.first_request_timeout
+
+    def hard_limit(self, *, answered_before: bool) -> float:
+        """Return how long a reply may take before the socket is renewed."""
+        hard = 2 * self.request_timeout if self.hard_timeout is None else self.hard_timeout
+        return hard if answered_before else max(hard, self.first_request_timeout)
+
+
+def openpi_url(host: str, port: int | None) -> str:
+    """Build a URL from OpenPI's constructor arguments: a host name or a whole `ws://` or `wss://` URL."""
+    url = host if host.startswith(("ws://", "wss://")) else f"ws://{host}"
+    return url if port is None else f"{url}:{port}"
+
+
+def check_url(url: str) -> None:
+    """Check a server address before anything is opened.
+
+    Raises:
+        ConfigError: Wrong scheme, no host, bad port, or credentials inside the URL.
+    """
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError as exc:
+        raise ConfigError(f"{_shown(url)!r} is not a valid address: {exc}") from exc
+    if parts.username is not None or parts.password is not None:
+        raise ConfigError(
+            f"{_shown(url)!r} carries credentials: URLs are logged and saved. "
+            "Take them out and use api_key_env, api_key_file or headers_file."
+        )
+    if parts.scheme not in ("ws", "wss"):
+        raise ConfigError(
+            f"{_shown(url)!r}: expected ws://HOST:PORT or wss://HOST, got {parts.scheme or 'no'} scheme"
+        )
+    if not host:
+        raise ConfigError(f"{_shown(url)!r}: expected ws://HOST:PORT, got no host")
+    if parts.fragment:
+        raise ConfigError(f"{_shown(url)!r}: a WebSocket address has no #fragment")
+
+
+def load_headers(
+    *,
+    api_key: str | None = None,
+    api_key_env: str | None = None,
+    api_key_file: str | None = None,
+    auth_scheme: AuthScheme = "api-key",
+    headers_file: str | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> dict[str, str]:
+    """Collect the headers of the upgrade request from the places secrets may live in.
+
+    Args:
+        api_key: The key itself; for Python callers, never for a saved config.
+        api_key_env: Name of an environment variable that holds it.
+        api_key_file: File whose content is the key; white space around it is ignored.
+        headers_file: File with one `Name: value` per line; empty lines and `#` lines are ignored.
+        environ: Environment to read; None: the process's.
+
+    Raises:
+        ConfigError: More than one source for the key, or a source that is missing or empty.
+    """
+    sources = {"api_key": api_key, "api_key_env": api_key_env, "api_key_file": api_key_file}
+    given = [name for name, value in sources.items() if value]
+    if len(given) > 1:
+        raise ConfigError(f"{' and '.join(given)}: give the key in one place only")
+    headers = _read_headers(Path(headers_file)) if headers_file else {}
+    key = api_key
+    if api_key_env:
+        key = (os.environ if environ is None else environ).get(api_key_env, "").strip()
+        if not key:
+            raise ConfigError(
+                f"api_key_env={api_key_env!r}: that environment variable is not set or empty"
+            )
+    if api_key_file:
+        key = _read_text(Path(api_key_file), "api_key_file").strip()
+        if not key:
+            raise ConfigError(f"api_key_file={api_key_file!r}: the file is empty")
+    if key:
+        if not key.isprintable():
+            raise ConfigError(f"{given[0]}: the key has line breaks or control characters in it")
+        if any(name.lower() == "authorization" for name in headers):
+            raise ConfigError(
+                f"{given[0]} and an Authorization line in headers_file: give one of them"
+            )
+        headers["Authorization"] = f"{'Bearer' if auth_scheme == 'bearer' else 'Api-Key'} {key}"
+    return headers
+
+
+def _read_headers(path: Path) -> dict[str, str]:
+    headers: dict[str, str] = {}
+    for number, line in enumerate(_read_text(path, "headers_file").splitlines(), start=1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        name, colon, value = line.partition(":")
+        if (
+            not colon
+            or not name.strip().isascii()
+            or " " in name.strip()
+            or not value.strip().isprintable()
+        ):
+            # The line itself may be a secret: it is not quoted.
+            raise ConfigError(f"headers_file={str(path)!r}, line {number}: expected 'Name: value'")
+        headers[name.strip()] = value.strip()
+    return headers
+
+
+def _read_text(path: Path, setting: str) -> str:
+    try:
+        return path.expanduser().read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as exc:
+        raise ConfigError(f"{setting}={str(path)!r}: cannot be read: {exc}") from exc
+
+
+def _shown(url: str) -> str:
+    """Return the URL without its user part, for error texts."""
+    scheme, slashes, rest = url.partition("://")
+    authority, slash, path = rest.partition("/")
+    return f"{scheme}{slashes}{authority.rpartition('@')[2]}{slash}{path}" if slashes else url

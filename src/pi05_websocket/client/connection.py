@@ -1,0 +1,378 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One logical link to a policy server that survives reconnects.
+
+In: encoded requests from any thread. Out: one `Exchange` each, completed on the loop thread.
+A daemon thread runs the event loop: it connects, reads the metadata, answers pings while the robot is idle,
+gives each reply to its own request, and comes back after a loss with jittered waits.
+
+State: CONNECTING ─► READY ─► WAITING ─► CONNECTING …; FAILED when trying again is pointless; CLOSED by `close`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from pi05_websocket.client.backoff import Backoff
+from pi05_websocket.client.config import ConnectionConfig
+from pi05_websocket.client.transport import Transport, open_transport
+from pi05_websocket.data import ServerMetadata
+from pi05_websocket.errors import (
+    ConnectFailed,
+    ConnectionLost,
+    DeadlineExceeded,
+    Pi05WebsocketError,
+)
+from pi05_websocket.wire.codec import DecodeLimits
+from pi05_websocket.wire.protocol import (
+    ClientProtocol,
+    Event,
+    MetadataReceived,
+    ProtocolState,
+    ReplyReceived,
+    RequestFailed,
+)
+
+__all__ = ["Connection", "ConnectionState", "Exchange", "Reply"]
+
+logger = logging.getLogger(__name__)
+
+
+class ConnectionState(Enum):
+    """Where the logical link stands."""
+
+    CONNECTING = "connecting"
+    READY = "ready"
+    WAITING = "waiting to reconnect"
+    FAILED = "failed"
+    CLOSED = "closed"
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What came back for one request."""
+
+    value: Any
+    """The decoded message, untrusted."""
+
+    nbytes: int
+    received_at: float
+    """`time.monotonic()` seconds."""
+
+
+class Exchange:
+    """One request and, in time, its reply. Completed on the loop thread, read from any."""
+
+    def __init__(self, seq: int, nbytes: int, limit: float) -> None:
+        self.seq = seq
+        self.nbytes = nbytes
+        self.limit = limit
+        """Seconds after which the reply counts as late."""
+        self.sent_at = time.monotonic()
+        self.future: Future[Reply] = Future()
+
+    def __repr__(self) -> str:
+        state = "done" if self.future.done() else f"waiting {self.age():.2f} s"
+        return f"<Exchange {self.seq} {state}>"
+
+    def age(self) -> float:
+        """Return the seconds since the request was handed over."""
+        return time.monotonic() - self.sent_at
+
+    def done(self) -> bool:
+        """Say whether `result` returns or raises at once."""
+        return self.future.done()
+
+    def result(self, timeout: float | None = None) -> Reply:
+        """Wait for the reply.
+
+        Raises:
+            DeadlineExceeded: It did not come within `timeout`; it may still come.
+            Pi05WebsocketError: It will not come, and why.
+        """
+        try:
+            return self.future.result(timeout)
+        except TimeoutError as exc:
+            if isinstance(exc, DeadlineExceeded):  # the connection's own verdict, not ours
+                raise
+            raise DeadlineExceeded(
+                "request",
+                self.limit if timeout is None else timeout,
+                "Raise `timeout` for a slow model.",
+            ) from None
+
+
+class Connection:
+    """The link: starts at construction, ends with `close`. Every public method may be called from any thread."""
+
+    def __init__(self, config: ConnectionConfig) -> None:
+        self.config = config
+        self.reconnects = 0
+        """How often a READY link was replaced by a new one."""
+        self._changed = threading.Condition()
+        self._state = ConnectionState.CONNECTING
+        self._error: Pi05WebsocketError | None = None
+        self._metadata: ServerMetadata | None = None
+        self._next_seq = 0
+        self._answered = False
+        # Below: touched on the loop thread only.
+        self._protocol = ClientProtocol()
+        self._transport: Transport | None = None
+        self._exchanges: dict[int, Exchange] = {}
+        self._ended: asyncio.Future[Pi05WebsocketError] | None = None
+        self._greeted: asyncio.Future[None] | None = None
+        self._backoff = Backoff(config.backoff_first, config.backoff_max, random.random)
+        self._loop = asyncio.new_event_loop()
+        self._main: asyncio.Task[None] | None = None
+        self._thread = threading.Thread(target=self._run_loop, name="pi05-websocket", daemon=True)
+        self._thread.start()
+
+    def __repr__(self) -> str:
+        return (
+            f"<Connection {self.config.url} {self._state.name} "
+            f"exchanges={self._next_seq} reconnects={self.reconnects}>"
+        )
+
+    @property
+    def state(self) -> ConnectionState:
+        """The present state; it may change at any moment."""
+        return self._state
+
+    @property
+    def error(self) -> Pi05WebsocketError | None:
+        """Why the link is not READY, where that is known."""
+        return self._error
+
+    @property
+    def metadata(self) -> ServerMetadata | None:
+        """The server's metadata, None before the first connection. The last server's while reconnecting."""
+        return self._metadata
+
+    @property
+    def answered(self) -> bool:
+        """Whether the server has answered a request on the present transport."""
+        return self._answered
+
+    def wait_ready(self, timeout: float) -> None:
+        """Wait until requests can be sent.
+
+        Raises:
+            Pi05WebsocketError: The link is FAILED or CLOSED, or not READY within `timeout` seconds: the
+                last error of connecting where there is one.
+        """
+        deadline = time.monotonic() + timeout
+        with self._changed:
+            while self._state is not ConnectionState.READY:
+                if self._state in (ConnectionState.FAILED, ConnectionState.CLOSED):
+                    raise self._not_ready()
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise self._not_ready()
+                self._changed.wait(left)
+
+    def submit(self, buffer: bytearray) -> Exchange:
+        """Send the request that begins at `transport.HEADROOM` of `buffer`; return at once.
+
+        The buffer belongs to the connection until the exchange is done. On a link that is not READY the
+        exchange fails at once with the reason.
+        """
+        with self._changed:
+            seq = self._next_seq
+            self._next_seq += 1
+        exchange = Exchange(
+            seq, len(buffer), self.config.request_limit(answered_before=self._answered)
+        )
+        try:
+            self._loop.call_soon_threadsafe(self._send, exchange, buffer)
+        except RuntimeError:  # the loop is closed
+            exchange.future.set_exception(self._not_ready())
+        return exchange
+
+    def close(self, timeout: float = 2.0) -> None:
+        """Say goodbye, fail what is outstanding, stop the thread. Safe to call twice."""
+        with self._changed:
+            already = self._state is ConnectionState.CLOSED
+        if not already:
+            try:
+                self._loop.call_soon_threadsafe(self._shut_down)
+            except RuntimeError:
+                return
+        if threading.current_thread() is not self._thread:
+            self._thread.join(timeout)
+
+    # --- listener of the transport, loop thread -------------------------------------------------------------
+
+    def on_message(self, payload: bytes | str) -> None:
+        """Take one whole message from the transport."""
+        self._apply(self._protocol.receive(payload))
+        if self._protocol.state is ProtocolState.CLOSED and self._transport is not None:
+            self._finish(self._protocol.error)
+            self._transport.close()
+
+    def on_ended(self, code: int, reason: str) -> None:
+        """Take the end of the transport."""
+        self._apply(self._protocol.connection_ended(code=code, reason=reason))
+        self._finish(self._protocol.error)
+
+    # --- loop thread -----------------------------------------------------------------------------------------
+
+    def _run_loop(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        try:
+            self._main = self._loop.create_task(self._stay_connected())
+            self._loop.run_until_complete(self._main)
+        except asyncio.CancelledError:
+            pass
+        except Exception as exc:
+            logger.exception("the connection to %s stopped on an internal error", self.config.url)
+            self._set(ConnectionState.FAILED, ConnectFailed(f"internal error: {exc!r}"))
+        finally:
+            self._fail_all(self._not_ready())
+            self._loop.run_until_complete(self._loop.shutdown_default_executor())
+            self._loop.close()
+
+    async def _stay_connected(self) -> None:
+        while True:
+            try:
+                error = await self._one_life()
+            except Pi05WebsocketError as exc:
+                error = exc
+            if not error.retryable:
+                logger.error("%s: not tried again: %s", self.config.url, error)
+                self._set(ConnectionState.FAILED, error)
+                self._fail_all(error)
+                return
+            wait = self._backoff.next()
+            # WARNING once for each outage (the first failure after READY or at the start), DEBUG while it lasts.
+            level = logging.DEBUG if self._state is ConnectionState.WAITING else logging.WARNING
+            logger.log(level, "%s: %s; trying again", self.config.url, error)
+            self._set(ConnectionState.WAITING, error)
+            await asyncio.sleep(wait)
+
+    async def _one_life(self) -> Pi05WebsocketError:
+        """Connect, wait for the metadata, then until the end; return why it ended."""
+        self._protocol = ClientProtocol(
+            limits=DecodeLimits(max_message_bytes=self.config.max_message_bytes)
+        )
+        self._answered = False
+        self._ended = self._loop.create_future()
+        self._greeted = self._loop.create_future()
+        self._transport = await open_transport(self.config, self)
+        try:
+            async with asyncio.timeout(self.config.metadata_timeout):
+                await asyncio.wait(
+                    {self._ended, self._greeted}, return_when=asyncio.FIRST_COMPLETED
+                )
+        except TimeoutError:
+            self._protocol.give_up(
+                DeadlineExceeded(
+                    "metadata",
+                    self.config.metadata_timeout,
+                    "An OpenPI server sends it first; a busy one cannot. Is this a policy server?",
+                )
+            )
+            self._transport.close()
+            self._finish(self._protocol.error)
+        return await self._ended
+
+    def _send(self, exchange: Exchange, buffer: bytearray) -> None:
+        if self._state is not ConnectionState.READY or self._transport is None:
+            exchange.future.set_exception(self._not_ready())
+            return
+        self._exchanges[exchange.seq] = exchange
+        self._protocol.request_sent(exchange.seq)
+        self._transport.send(buffer)
+        limit = self.config.hard_limit(answered_before=self._answered)
+        self._loop.call_later(limit, self._check_overdue, exchange, limit)
+
+    def _check_overdue(self, exchange: Exchange, limit: float) -> None:
+        if exchange.seq not in self._exchanges:
+            return
+        # Attribution still works, but the reply has lost its worth and the link its credit: renew the socket.
+        error = DeadlineExceeded("request", limit, "The connection is renewed.")
+        self._apply(self._protocol.give_up(error))
+        self._finish(error)
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _apply(self, events: list[Event]) -> None:
+        for event in events:
+            match event:
+                case MetadataReceived(metadata):
+                    self._greet(metadata)
+                case ReplyReceived(seq, value, nbytes):
+                    self._complete(seq, Reply(value, nbytes, time.monotonic()))
+                case RequestFailed(seq, error):
+                    self._fail(seq, error)
+
+    def _greet(self, metadata: ServerMetadata) -> None:
+        if self._metadata is not None:
+            self.reconnects += 1
+        self._metadata = metadata
+        logger.info(
+            "connected to %s, metadata keys: %s", self.config.url, sorted(map(str, metadata))
+        )
+        self._set(ConnectionState.READY, None)
+        if self._greeted is not None and not self._greeted.done():
+            self._greeted.set_result(None)
+
+    def _complete(self, seq: int, reply: Reply) -> None:
+        self._answered = True
+        self._backoff.reset()
+        exchange = self._exchanges.pop(seq, None)
+        if exchange is not None:
+            exchange.future.set_result(reply)
+
+    def _fail(self, seq: int, error: Pi05WebsocketError) -> None:
+        exchange = self._exchanges.pop(seq, None)
+        if exchange is not None:
+            exchange.future.set_exception(error)
+
+    def _fail_all(self, error: Pi05WebsocketError) -> None:
+        for seq in list(self._exchanges):
+            self._fail(seq, error)
+
+    def _finish(self, error: Pi05WebsocketError | None) -> None:
+        """Mark the present transport as over, once."""
+        if self._ended is None or self._ended.done():
+            return
+        reason = error or ConnectionLost("connection lost")
+        if self._state is ConnectionState.READY:
+            # No longer READY from this moment on: what is submitted now must fail, not vanish.
+            self._set(ConnectionState.CONNECTING, reason)
+        self._ended.set_result(reason)
+
+    def _shut_down(self) -> None:
+        error = ConnectionLost("closed by this side", code=1000)
+        self._apply(self._protocol.give_up(error))
+        self._set(ConnectionState.CLOSED, error)
+        if self._transport is not None:
+            self._transport.close()
+        if self._main is not None:
+            self._main.cancel()
+
+    def _set(self, state: ConnectionState, error: Pi05WebsocketError | None) -> None:
+        with self._changed:
+            if self._state is ConnectionState.CLOSED:
+                return
+            self._state = state
+            self._error = error
+            self._changed.notify_all()
+
+    def _not_ready(self) -> Pi05WebsocketError:
+        if self._error is not None:
+            return self._error
+        return ConnectFailed(f"{self.config.url}: not connected yet ({self._state.value})")
+
+
+def on_done(exchange: Exchange, callback: Callable[[Exchange], None]) -> None:
+    """Call `callback` when the exchange is done, on the loop thread or at once."""
+    exchange.future.add_done_callback(lambda _: callback(exchange))

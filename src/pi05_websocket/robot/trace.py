@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What happened, one JSON object a line: ticks, exchanges, outages, episodes.
+
+In: keyword facts from the player. Out: a file that plots, tests and a live line can read while it grows.
+Every line has `kind` and `time_s` (seconds since the trace began). A full disk ends the trace, never the motion.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+__all__ = ["Trace"]
+
+logger = logging.getLogger(__name__)
+
+
+class Trace:
+    """A JSON-lines file; without a path it swallows everything."""
+
+    def __init__(self, path: str | Path | None) -> None:
+        self._file = None
+        self._origin = time.monotonic()
+        if path is not None:
+            target = Path(path).expanduser()
+            target.parent.mkdir(parents=True, exist_ok=True)
+            self._file = target.open("w", encoding="utf-8", buffering=1)
+
+    def write(self, kind: str, **facts: Any) -> None:
+        """Append one line."""
+        if self._file is None:
+            return
+        line = {"kind": kind, "time_s": round(time.monotonic() - self._origin, 4), **facts}
+        try:
+            self._file.write(json.dumps(line) + "\n")
+        except (OSError, ValueError) as exc:
+            logger.warning("the trace ends here: %s", exc)
+            self._file = None
+
+    def close(self) -> None:
+        """Close the file. Safe to call twice."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None

@@ -27,7 +27,7 @@ When a chunk takes over: after `action_horizon` executed rows of the chunk befor
 has run out. When to ask: early enough that the reply is there by then.
 
 So all positions are kept in *active ticks*: ticks minus held ticks so far. They advance only while the arm
-executes rows; a loop that stalls for more than `max_skip_ticks` counts as held too, because its arm stood still.
+executes rows; a stall of the loop beyond `max_skip_ticks` counts as held too, because its arm stood still.
 """
 
 from __future__ import annotations

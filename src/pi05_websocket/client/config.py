@@ -48,7 +48,7 @@ class ConnectionConfig:
     `first_request_timeout` while the server has not answered once."""
 
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
-    """Extra HTTP headers of the upgrade request, `Authorization` included. Not shown in reprs: may hold secrets."""
+    """Extra HTTP headers of the upgrade request, `Authorization` included. Not in reprs: may hold secrets."""
 
     ca_file: str | None = None
     """PEM file of certificates to trust for `wss://` instead of the system's."""

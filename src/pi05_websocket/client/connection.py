@@ -111,7 +111,7 @@ class Exchange:
 
 
 class Connection:
-    """The link: starts at construction, ends with `close`. Every public method may be called from any thread."""
+    """The link: starts at construction, ends with `close`. Call its public methods from any thread."""
 
     def __init__(self, config: ConnectionConfig) -> None:
         self.config = config
@@ -251,7 +251,7 @@ class Connection:
                 self._fail_all(error)
                 return
             wait = self._backoff.next()
-            # WARNING once for each outage (the first failure after READY or at the start), DEBUG while it lasts.
+            # WARNING once for each outage, DEBUG for the attempts while it lasts.
             level = logging.DEBUG if self._state is ConnectionState.WAITING else logging.WARNING
             logger.log(level, "%s: %s; trying again", self.config.url, error)
             self._set(ConnectionState.WAITING, error)
@@ -265,12 +265,12 @@ class Connection:
         self._answered = False
         self._ended = self._loop.create_future()
         self._greeted = self._loop.create_future()
-        self._transport = await open_transport(self.config, self)
+        # Known before it opens: the metadata may arrive while the upgrade is still being finished.
+        self._transport = Transport(self, self.config.max_message_bytes)
+        await open_transport(self.config, self._transport)
         try:
             async with asyncio.timeout(self.config.metadata_timeout):
-                await asyncio.wait(
-                    {self._ended, self._greeted}, return_when=asyncio.FIRST_COMPLETED
-                )
+                await self._greeted
         except TimeoutError:
             self._protocol.give_up(
                 DeadlineExceeded(
@@ -321,6 +321,9 @@ class Connection:
             "connected to %s, metadata keys: %s", self.config.url, sorted(map(str, metadata))
         )
         self._set(ConnectionState.READY, None)
+        self._stop_waiting_for_metadata()
+
+    def _stop_waiting_for_metadata(self) -> None:
         if self._greeted is not None and not self._greeted.done():
             self._greeted.set_result(None)
 
@@ -349,6 +352,7 @@ class Connection:
             # No longer READY from this moment on: what is submitted now must fail, not vanish.
             self._set(ConnectionState.CONNECTING, reason)
         self._ended.set_result(reason)
+        self._stop_waiting_for_metadata()
 
     def _shut_down(self) -> None:
         error = ConnectionLost("closed by this side", code=1000)

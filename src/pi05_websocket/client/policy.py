@@ -12,10 +12,15 @@ import time
 from typing import Any
 
 from pi05_websocket.client.config import ConnectionConfig, load_headers, openpi_url
-from pi05_websocket.client.connection import Connection, Exchange, on_done
+from pi05_websocket.client.connection import Connection, ConnectionState, Exchange, on_done
 from pi05_websocket.client.transport import HEADROOM
 from pi05_websocket.data import Observation, ServerMetadata
-from pi05_websocket.errors import ConfigError, IncompatibleServer, Pi05WebsocketError
+from pi05_websocket.errors import (
+    ConfigError,
+    ConnectFailed,
+    IncompatibleServer,
+    Pi05WebsocketError,
+)
 from pi05_websocket.wire import codec
 
 __all__ = ["RemotePolicy"]
@@ -121,6 +126,12 @@ class RemotePolicy:
             EncodeError: The observation holds something the wire cannot carry.
         """
         return self._submit(self._encode(obs))
+
+    def unavailable(self) -> Pi05WebsocketError | None:
+        """Return why no request can be sent now, or None. Returns at once."""
+        if self.connection.state is ConnectionState.READY:
+            return None
+        return self.connection.error or ConnectFailed(f"{self.config.url}: not connected yet")
 
     def reset(self) -> None:
         """Begin a new episode. Nothing goes over the wire: OpenPI servers are stateless between requests."""

@@ -11,7 +11,7 @@ import contextlib
 import logging
 import socket
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Protocol
 from urllib.parse import urlsplit
 
@@ -53,7 +53,7 @@ class Transport(picows.WSListener):  # type: ignore[misc]  # picows is compiled 
     """Joins fragments, bounds messages, remembers how the peer said goodbye."""
 
     def __init__(self, listener: Listener, max_message_bytes: int) -> None:
-        self._listener = listener
+        self._listener: Listener | None = listener
         self._max_message_bytes = max_message_bytes
         self._parts: list[bytes] = []
         self._parts_size = 0
@@ -69,17 +69,22 @@ class Transport(picows.WSListener):  # type: ignore[misc]  # picows is compiled 
         if self._ws is not None and not self._ws.is_disconnected:
             self._ws.send_reuse_external_bytearray(picows.WSMsgType.BINARY, buffer, HEADROOM)
 
-    def close(self, code: int = 1000) -> None:
-        """Say goodbye and disconnect once that is sent. Safe to call twice."""
+    def close(self) -> None:
+        """Say goodbye and disconnect once that is sent. The listener hears nothing more. Safe to call twice."""
+        self._listener = None
+        self._say_goodbye(1000)
+
+    def abort(self) -> None:
+        """Disconnect without a word, for a link that no longer carries any. The listener hears nothing more."""
+        self._listener = None
+        if self._ws is not None and not self._ws.is_disconnected:
+            self._ws.disconnect(graceful=False)
+
+    def _say_goodbye(self, code: int) -> None:
         if self._ws is not None and not self._ws.is_disconnected:
             with contextlib.suppress(OSError):
                 self._ws.send_close(picows.WSCloseCode(code))
             self._ws.disconnect(graceful=True)
-
-    def abort(self) -> None:
-        """Disconnect without a word, for a link that no longer carries any. Safe to call twice."""
-        if self._ws is not None and not self._ws.is_disconnected:
-            self._ws.disconnect(graceful=False)
 
     def on_ws_connected(self, transport: picows.WSTransport) -> None:
         """Keep the transport (picows callback)."""
@@ -93,7 +98,7 @@ class Transport(picows.WSListener):  # type: ignore[misc]  # picows is compiled 
             number = code.value if hasattr(code, "value") else int(code)
             reason = frame.get_close_message() or b""
             self._closed_by = (number or 1005, bytes(reason).decode("utf-8", "replace"))
-            self.close(1000)
+            self._say_goodbye(1000)
         elif kind in (picows.WSMsgType.BINARY, picows.WSMsgType.TEXT):
             if self._parts:
                 self._refuse("a new message inside a fragmented one")
@@ -110,7 +115,8 @@ class Transport(picows.WSListener):  # type: ignore[misc]  # picows is compiled 
         """Report the end once (picows callback)."""
         code, reason = self._closed_by or (1006, "")
         self._parts.clear()
-        self._listener.on_ended(code, reason)
+        if self._listener is not None:
+            self._listener.on_ended(code, reason)
 
     def _take(self, frame: picows.WSFrame) -> None:
         payload = frame.get_payload_as_bytes()
@@ -123,18 +129,17 @@ class Transport(picows.WSListener):  # type: ignore[misc]  # picows is compiled 
             return
         message = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
         self._parts, self._parts_size = [], 0
-        if self._parts_are_text:
-            self._listener.on_message(message.decode("utf-8", "replace"))
-        else:
-            self._listener.on_message(message)
+        if self._listener is not None:
+            text = self._parts_are_text
+            self._listener.on_message(message.decode("utf-8", "replace") if text else message)
 
     def _refuse(self, what: str, *, code: int = 1002) -> None:
         self._closed_by = (code, f"the server sent {what}")
-        self.close(code)
+        self._say_goodbye(code)
 
 
-async def open_transport(config: ConnectionConfig, listener: Listener) -> Transport:
-    """Connect, upgrade, and return the open transport.
+async def open_transport(config: ConnectionConfig, transport: Transport) -> None:
+    """Connect and upgrade; `transport` is open afterwards. Its listener may hear before this returns.
 
     Raises:
         ConnectFailed: Refused, unreachable, no such name, no WebSocket there, HTTP 5xx. Retryable.
@@ -144,7 +149,6 @@ async def open_transport(config: ConnectionConfig, listener: Listener) -> Transp
         DeadlineExceeded: `connect_timeout` or `handshake_timeout` passed. Retryable.
         ConfigError: A certificate file cannot be loaded.
     """
-    transport = Transport(listener, config.max_message_bytes)
     secure = config.url.startswith("wss://")
     context = _ssl_context(config) if secure else None
     extra: dict[str, object] = {}
@@ -172,7 +176,6 @@ async def open_transport(config: ConnectionConfig, listener: Listener) -> Transp
                 logger_name=_library_logger,
                 **extra,
             )
-    return transport
 
 
 async def _tcp_connect(config: ConnectionConfig, host: str, port: int) -> socket.socket:

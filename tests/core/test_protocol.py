@@ -1,0 +1,280 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Both sides of OpenPI's conversation: a recorded one replayed, and the two sides linked to each other."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pi05_websocket.errors import (
+    ConnectionLost,
+    DeadlineExceeded,
+    DecodeError,
+    EncodeError,
+    IncompatibleServer,
+    PolicyError,
+)
+from pi05_websocket.wire import codec
+from pi05_websocket.wire.protocol import (
+    CLOSE_INTERNAL_ERROR,
+    TRACEBACK_CLOSE_REASON,
+    ClientProtocol,
+    MetadataReceived,
+    ProtocolState,
+    ReplyReceived,
+    RequestFailed,
+    ServerProtocol,
+    server_error,
+)
+
+TRANSCRIPT = json.loads(
+    (Path(__file__).parents[1] / "vectors" / "transcript.json").read_text()
+)  # OpenPI's own client and server, recorded
+OBSERVATION = {"observation/state": np.arange(6, dtype=np.float32), "prompt": "pick"}
+METADATA = {"reset_pose": [0.0, 1.5]}
+
+
+def frame(index: int) -> Any:
+    """Return one recorded message as a transport delivers it."""
+    recorded = TRANSCRIPT["frames"][index]
+    return recorded["text"] if recorded["opcode"] == "text" else bytes.fromhex(recorded["hex"])
+
+
+def ready_client(*seqs: int) -> ClientProtocol:
+    """Return a client that has its metadata and has sent these requests."""
+    client = ClientProtocol()
+    client.receive(codec.encode(METADATA))
+    for seq in seqs:
+        client.request_sent(seq)
+    return client
+
+
+# --------------------------------------------------------------------------------- the recorded conversation
+
+
+def test_client_understands_the_recorded_server() -> None:
+    """Metadata, two replies, an error text and the close: each recorded frame means what it meant."""
+    client = ClientProtocol()
+    assert client.receive(frame(0)) == [
+        MetadataReceived({"reset_pose": [0, -1.5, 1.5, 0, 0, 0]}),
+    ]
+    for seq, index in ((0, 2), (1, 4)):
+        client.request_sent(seq)
+        [reply] = client.receive(frame(index))
+        assert isinstance(reply, ReplyReceived)
+        assert reply.seq == seq
+        assert reply.nbytes == len(frame(index))
+        np.testing.assert_array_equal(reply.reply["actions"], np.tile(np.arange(6.0), (3, 1)))
+    client.request_sent(2)
+    [failure] = client.receive(frame(6))
+    assert isinstance(failure, RequestFailed)
+    assert isinstance(failure.error, PolicyError)
+    assert str(failure.error) == "server error: KeyError: 'observation/state'"
+    assert failure.error.detail == frame(6)
+    assert client.state is ProtocolState.CLOSED
+    assert client.connection_ended(code=TRANSCRIPT["close"]["code"]) == []
+
+
+def test_server_writes_what_the_recorded_server_wrote() -> None:
+    """Given the recorded timings, every binary message is the recorded one, byte for byte."""
+    server = ServerProtocol(codec.decode(frame(0)))
+    assert server.metadata_message == frame(0)
+    for index in (1, 3):
+        observation = server.observation(frame(index))
+        recorded = codec.decode(frame(index + 1))
+        timing = recorded["server_timing"]
+        if "prev_total_ms" in timing:
+            server.reply_sent(total_ms=timing["prev_total_ms"])
+        result = {
+            "actions": np.tile(observation["observation/state"].astype(np.float64), (3, 1)),
+            "policy_timing": {"infer_ms": 1.0},
+        }
+        recorded_actions = recorded["actions"]
+        np.testing.assert_array_equal(result["actions"], recorded_actions)
+        assert server.reply(result, infer_ms=timing["infer_ms"]) == frame(index + 1)
+
+
+def test_recorded_close_is_the_one_we_send() -> None:
+    """Code and reason after an error are a stock server's."""
+    assert TRANSCRIPT["close"]["code"] == CLOSE_INTERNAL_ERROR
+    assert TRANSCRIPT["close"]["reason"] == TRACEBACK_CLOSE_REASON
+
+
+# ------------------------------------------------------------------------------------------------ client
+
+
+@pytest.mark.parametrize(
+    ("first", "message"),
+    [
+        ("hello", "got text: 'hello'"),
+        (b"\xc1", "got undecodable bytes: .*unused tag"),
+        (b"\x90", "got list"),
+    ],
+)
+def test_a_first_message_that_is_no_metadata_ends_it(first: Any, message: str) -> None:
+    """Anything but a map first means that the peer is no policy server."""
+    client = ClientProtocol()
+    assert client.receive(first) == []
+    assert client.state is ProtocolState.CLOSED
+    with pytest.raises(IncompatibleServer, match=message):
+        raise client.error or AssertionError("no error")
+
+
+def test_requests_before_the_metadata_are_a_mistake() -> None:
+    """The server speaks first."""
+    with pytest.raises(AssertionError, match="request 0 sent while awaiting metadata"):
+        ClientProtocol().request_sent(0)
+
+
+@pytest.mark.parametrize(("payload", "kind"), [("text", "text"), (b"\x80", "binary")])
+def test_a_message_nobody_asked_for_ends_it(payload: Any, kind: str) -> None:
+    """After an extra message, counting replies no longer tells whose they are."""
+    client = ready_client()
+    assert client.receive(payload) == []
+    assert client.state is ProtocolState.CLOSED
+    assert f"a {kind} message nobody asked for" in str(client.error)
+
+
+def test_a_reply_that_cannot_be_decoded_fails_alone() -> None:
+    """The next reply still belongs to the next request."""
+    client = ready_client(1, 2)
+    [failure] = client.receive(b"\xc1")
+    assert isinstance(failure, RequestFailed)
+    assert failure.seq == 1
+    assert isinstance(failure.error, DecodeError)
+    assert client.receive(b"\x80") == [ReplyReceived(2, {}, 1)]
+
+
+def test_an_error_text_fails_its_request_and_those_behind_it() -> None:
+    """A stock server closes after an error, so what was pipelined is lost with it."""
+    client = ready_client(1, 2, 3)
+    failures = client.receive("Traceback ...\nValueError: no\n")
+    assert [f.seq for f in failures if isinstance(f, RequestFailed)] == [1, 2, 3]
+    errors = [f.error for f in failures if isinstance(f, RequestFailed)]
+    assert [type(error) for error in errors] == [PolicyError, ConnectionLost, ConnectionLost]
+    assert client.receive(b"\x80") == []
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("", "(empty text)"), (" \n", "(empty text)"), ("one", "one"), ("a\n b \n\n", "b")],
+)
+def test_server_error_takes_the_last_line(text: str, message: str) -> None:
+    """The last line of a traceback says what happened; the rest is kept."""
+    error = server_error(text)
+    assert str(error) == f"server error: {message}"
+    assert error.detail == text
+
+
+def test_a_lost_connection_fails_every_outstanding_request() -> None:
+    """Whoever waits learns the close code and reason; a second loss is no news."""
+    client = ready_client(4, 5)
+    assert client.outstanding == (4, 5)
+    assert repr(client) == "<ClientProtocol ready outstanding=2>"
+    failures = client.connection_ended(code=1001, reason="bye")
+    assert [f.seq for f in failures if isinstance(f, RequestFailed)] == [4, 5]
+    assert str(client.error) == "connection lost, close code 1001 (bye)"
+    assert client.outstanding == ()
+    assert client.connection_ended() == []
+
+
+def test_a_connection_lost_before_the_metadata_says_so() -> None:
+    """Accepting and closing at once is what a tunnel to a dead port does."""
+    client = ClientProtocol()
+    assert client.connection_ended() == []
+    assert "before its metadata, code 1006" in str(client.error)
+
+
+def test_give_up_fails_what_is_outstanding_once() -> None:
+    """The caller's own reason reaches every request, and only the first reason counts."""
+    client = ready_client(7)
+    error = DeadlineExceeded("request", 1.0)
+    assert client.give_up(error) == [RequestFailed(7, error)]
+    assert client.give_up(ConnectionLost("later")) == []
+    assert client.error is error
+
+
+# ------------------------------------------------------------------------------------------------ server
+
+
+@pytest.mark.parametrize(
+    ("payload", "message"),
+    [("text", "got a text message"), (b"\xc1", "unused tag"), (b"\x91\xc0", "got list")],
+)
+def test_server_refuses_what_is_no_observation(payload: Any, message: str) -> None:
+    """A request is a binary map."""
+    with pytest.raises(DecodeError, match=message):
+        ServerProtocol({}).observation(payload)
+
+
+def test_reply_leaves_the_policys_dict_alone() -> None:
+    """Timing is added to a copy: a policy may return the same dict for ever."""
+    result = {"actions": np.zeros((1, 6)), "server_timing": "the policy's own"}
+    message = ServerProtocol({}).reply(result, infer_ms=2.0)
+    assert codec.decode(message)["server_timing"] == {"infer_ms": 2.0}
+    assert result["server_timing"] == "the policy's own"
+
+
+def test_a_result_that_cannot_travel_names_its_key() -> None:
+    """The policy's author learns which entry is wrong."""
+    with pytest.raises(EncodeError, match="debug/features"):
+        ServerProtocol({}).reply({"debug": {"features": {1}}}, infer_ms=0.0)
+
+
+@pytest.mark.parametrize(
+    ("debug", "first_line"),
+    [(True, "Traceback (most recent call last):"), (False, "KeyError: 'observation/state'")],
+)
+def test_error_text(debug: bool, first_line: str) -> None:
+    """With debug the whole traceback, as OpenPI sends it; without, its last line alone."""
+    server = ServerProtocol({}, debug=debug)
+    try:
+        {}["observation/state"]
+    except KeyError as exc:
+        lines = server.error_text(exc).splitlines()
+    assert lines[0] == first_line
+    assert lines[-1] == "KeyError: 'observation/state'"
+
+
+# -------------------------------------------------------------------------------------- the two sides linked
+
+
+@given(st.lists(st.sampled_from(["request", "reply", "bad reply"]), max_size=30))
+def test_linked_sides_agree_on_whose_reply_is_whose(steps: list[str]) -> None:
+    """However requests and replies interleave, each request gets the reply that was made for it."""
+    client, server = ClientProtocol(), ServerProtocol(METADATA)
+    assert client.receive(server.metadata_message) == [MetadataReceived(METADATA)]
+    link: list[tuple[int, bytes]] = []
+    sent = 0
+    for step in steps:
+        if step == "request":
+            link.append((sent, codec.encode({**OBSERVATION, "number": sent})))
+            client.request_sent(sent)
+            sent += 1
+        elif link:
+            seq, message = link.pop(0)
+            number = server.observation(message)["number"]
+            reply = server.reply({"number": number}, infer_ms=1.0)
+            [event] = client.receive(reply if step == "reply" else b"\xc1")
+            assert event.seq == seq  # type: ignore[union-attr]
+            if isinstance(event, ReplyReceived):
+                assert event.reply["number"] == seq
+    assert client.outstanding == tuple(seq for seq, _ in link)
+
+
+def test_linked_sides_carry_timing_from_the_second_reply_on() -> None:
+    """`prev_total_ms` is the previous exchange's, so the first reply has none."""
+    client, server = ready_client(0, 1), ServerProtocol(METADATA)
+    [first] = client.receive(server.reply({}, infer_ms=1.0))
+    server.reply_sent(total_ms=3.5)
+    [second] = client.receive(server.reply({}, infer_ms=2.0))
+    assert isinstance(first, ReplyReceived)
+    assert isinstance(second, ReplyReceived)
+    assert first.reply == {"server_timing": {"infer_ms": 1.0}}
+    assert second.reply == {"server_timing": {"infer_ms": 2.0, "prev_total_ms": 3.5}}

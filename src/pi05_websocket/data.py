@@ -7,7 +7,7 @@ Pure. Shapes, units and order are stated at each field.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,7 @@ import numpy.typing as npt
 __all__ = [
     "Action",
     "ActionChunk",
+    "ActionKind",
     "ExchangeRecord",
     "Float32Array",
     "Observation",
@@ -24,6 +25,9 @@ __all__ = [
 
 Float32Array = npt.NDArray[np.float32]
 UInt8Array = npt.NDArray[np.uint8]
+
+ActionKind = Literal["absolute", "delta", "velocity"]
+"""What an action's numbers mean: joint targets, differences to the present pose, or speeds."""
 
 Observation = dict[str, Any]
 """What the policy sees at one tick: policy keys to uint8 images, float32 state, prompt."""

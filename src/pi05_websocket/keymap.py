@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pi05_websocket.camera_map import CameraMap, Fit, PolicyKey, key_path, shown_key
-from pi05_websocket.data import Observation
+from pi05_websocket.data import ActionKind, Observation
 from pi05_websocket.errors import ConfigError, ObservationError
 
 __all__ = ["CameraMap", "Fit", "KeyMap", "PolicyKey", "StatePart"]
@@ -58,6 +58,9 @@ class KeyMap:
 
     action_dim: int | None = None
     """Width of the policy's actions; None where it is not known."""
+
+    action_kind: ActionKind = "absolute"
+    """What the policy's actions mean; decides what holding still is."""
 
     action_horizon: int | None = None
     """Rows of the policy's chunks as its stock configuration has it; None where it is not known."""

@@ -104,6 +104,7 @@ _ALL = (
         },
         state=(StatePart(policy_key="observation/state", size=8),),
         action_dim=7,
+        action_kind="delta",
         action_horizon=10,
         units=(
             "state: end effector position (3, m), axis-angle (3, rad), two finger positions; "
@@ -124,6 +125,7 @@ _ALL = (
             StatePart(policy_key="observation/gripper_position", size=1),
         ),
         action_dim=8,
+        action_kind="velocity",
         action_horizon=15,
         joint_names=(*(f"joint_{number}" for number in range(1, 8)), "gripper"),
         units="state: radians, gripper 0 (open) to 1; actions: joint velocities (7) and gripper",
@@ -313,4 +315,4 @@ def _vector_form(part: StatePart) -> str:
 def _actions_form(key_map: KeyMap) -> str:
     horizon = "any" if key_map.action_horizon is None else key_map.action_horizon
     width = "any" if key_map.action_dim is None else key_map.action_dim
-    return f"({horizon}, {width})"
+    return f"({horizon}, {width}) {key_map.action_kind}"

@@ -11,16 +11,13 @@ from typing import Literal
 
 import numpy as np
 
-from pi05_websocket.data import Float32Array
+from pi05_websocket.data import ActionKind, Float32Array
 from pi05_websocket.errors import NoValidAction
 
-__all__ = ["FALLBACKS", "ActionKind", "Fallback", "fallback_action"]
+__all__ = ["FALLBACKS", "Fallback", "fallback_action"]
 
 Fallback = Literal["hold", "zero", "raise"]
 FALLBACKS: tuple[Fallback, ...] = ("hold", "zero", "raise")
-
-ActionKind = Literal["absolute", "delta", "velocity"]
-"""What an action's numbers mean: joint targets, differences to the present pose, or speeds."""
 
 
 def fallback_action(

@@ -32,7 +32,7 @@ executes rows; a stall of the loop beyond `max_skip_ticks` counts as held too, b
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from pi05_websocket.chunks.delay import DelayEstimator
@@ -103,6 +103,9 @@ class _Run:
     started: int = 0
     """Active tick of its takeover; 0 while it waits."""
 
+    preempted: bool = False
+    """Whether the next chunk takes over at once."""
+
     @property
     def end(self) -> int:
         """First active tick it has no row for any more."""
@@ -110,6 +113,8 @@ class _Run:
 
     def handover(self, started: int, action_horizon: int | None) -> int:
         """Return the active tick at which the next chunk should take over from this one."""
+        if self.preempted:
+            return started
         return self.end if action_horizon is None else min(started + action_horizon, self.end)
 
 
@@ -154,6 +159,17 @@ class ChunkScheduler:
         self._starved = True
         self._last_tick = None
         return self.episode
+
+    def preempt(self) -> None:
+        """Give up what is under way or waits; the next accepted chunk takes over at once.
+
+        For a changed task: the running chunk still serves the old one, but is better than standing still
+        in the middle of a motion.
+        """
+        self.in_flight = self._waiting = None
+        self._newest_merged = self._next_seq - 1
+        if self._running is not None:
+            self._running = replace(self._running, preempted=True)
 
     def remaining(self, tick: int) -> int:
         """Return how many rows are left to execute from `tick` on."""

@@ -44,7 +44,7 @@ class ConnectionConfig:
     """The same until the server has answered once: its model may be compiling, which takes minutes."""
 
     hard_timeout: float | None = None
-    """When an unanswered request costs the socket; None: twice `request_timeout`, and never before
+    """When an unanswered request costs the socket; None: twice `request_timeout`. Never before
     `first_request_timeout` while the server has not answered once."""
 
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)

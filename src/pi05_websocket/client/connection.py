@@ -158,7 +158,7 @@ class Connection:
 
     @property
     def answered(self) -> bool:
-        """Whether the server has answered a request on the present transport."""
+        """Whether the server has ever answered a request: its model has been compiled."""
         return self._answered
 
     def wait_ready(self, timeout: float) -> None:
@@ -262,7 +262,6 @@ class Connection:
         self._protocol = ClientProtocol(
             limits=DecodeLimits(max_message_bytes=self.config.max_message_bytes)
         )
-        self._answered = False
         self._ended = self._loop.create_future()
         self._greeted = self._loop.create_future()
         # Known before it opens: the metadata may arrive while the upgrade is still being finished.

@@ -12,17 +12,18 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from pi05_websocket.chunks.hold import ActionKind, Fallback, fallback_action
+from pi05_websocket.chunks.hold import Fallback, fallback_action
 from pi05_websocket.chunks.scheduler import (
     ChunkScheduler,
     MergeOutcome,
     Request,
     SchedulerConfig,
 )
-from pi05_websocket.data import ActionChunk, ExchangeRecord, Float32Array, Observation
+from pi05_websocket.clock import SYSTEM_CLOCK, Clock
+from pi05_websocket.data import ActionChunk, ActionKind, ExchangeRecord, Float32Array, Observation
 from pi05_websocket.errors import DeadlineExceeded, Pi05WebsocketError
 from pi05_websocket.robot.trace import Trace
 from pi05_websocket.wire.messages import read_actions, server_infer_ms
@@ -85,7 +86,7 @@ class RequestPolicy(Protocol):
 class PlayerConfig:
     """What a player does with chunks, and without them."""
 
-    scheduler: SchedulerConfig = SchedulerConfig()
+    scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
     """When to ask and when to change over."""
 
     fallback: Fallback = "hold"
@@ -133,6 +134,7 @@ class ActionPlayer:
         config: PlayerConfig,
         *,
         trace: Trace | None = None,
+        clock: Clock = SYSTEM_CLOCK,
         name: str = "",
     ) -> None:
         self.config = config
@@ -143,6 +145,7 @@ class ActionPlayer:
         self.started = False
         """Whether any chunk was ever accepted."""
         self._policy = policy
+        self._clock = clock
         self._trace = Trace(None) if trace is None else trace
         self._name = f"{name}: " if name else ""
         self._action_dim = config.action_dim
@@ -153,8 +156,7 @@ class ActionPlayer:
         self._held_in_outage = 0
         self._failures = 0
         self._retry_at = 0.0
-        self._waiting_since = time.monotonic()
-        self._told_at = self._waiting_since
+        self._waiting_since = self._told_at = clock.now()
 
     def __repr__(self) -> str:
         return f"<ActionPlayer {self.scheduler!r} outages={self.outages}>"
@@ -170,9 +172,23 @@ class ActionPlayer:
         self._pending = None
         self._last_values = None
         self._cause = "the first chunk of the episode is under way"
-        self._waiting_since = self._told_at = time.monotonic()
+        self._waiting_since = self._told_at = self._clock.now()
         self._retry_at = 0.0
         self._trace.write("episode", episode=episode)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether a request is under way."""
+        return self._pending is not None
+
+    def covered(self, tick: int) -> bool:
+        """Say whether `act` has a row for `tick` and no newer chunk is due before it."""
+        return self.scheduler.remaining(tick) > 0 and not self.scheduler.request_due(tick)
+
+    def change_task(self) -> None:
+        """Ask anew at once; the running chunk goes on only until the answer is here."""
+        self._pending = None
+        self.scheduler.preempt()
 
     def collect(self, tick: int) -> None:
         """Take what has arrived since the last tick."""
@@ -195,7 +211,7 @@ class ActionPlayer:
         Raises:
             ObservationError: The observation does not fit the key map. Not retried: settings are wrong.
         """
-        now = time.monotonic()
+        now = self._clock.now()
         if self._pending is not None or now < self._retry_at:
             return False
         if not self.scheduler.request_due(tick):
@@ -213,6 +229,7 @@ class ActionPlayer:
 
     def wait(self, tick: int, timeout: float) -> None:
         """Wait for the request under way, with a progress line every 2 s, and `collect` it."""
+        # Real time: the reply comes over a real network, whatever clock the ticks follow.
         deadline = time.monotonic() + timeout
         while self._pending is not None and not self._pending.exchange.done():
             left = deadline - time.monotonic()
@@ -282,7 +299,7 @@ class ActionPlayer:
         if outcome is MergeOutcome.ACCEPTED:
             self._accept(actions)
         elif outcome in (MergeOutcome.TOO_OLD, MergeOutcome.TOO_LATE):
-            seconds = time.monotonic() - exchange.sent_at
+            seconds = self._clock.now() - exchange.sent_at
             self._cause = (
                 f"the reply came after {seconds:.1f} s: {outcome.value}; a fresh observation is sent. If that "
                 "repeats, the policy is too slow for its chunk: raise `timeout`, or use a longer action horizon"
@@ -295,7 +312,7 @@ class ActionPlayer:
         self._retry_at = 0.0
         self._cause = "the running chunk ended before the next one arrived"
         if self._outage_since is not None:
-            seconds = time.monotonic() - self._outage_since
+            seconds = self._clock.now() - self._outage_since
             logger.info(
                 "%sactions again after %.1f s, %d held ticks",
                 self._name,
@@ -309,10 +326,10 @@ class ActionPlayer:
                 "%sfirst chunk: %d rows of %d values, after %.1f s",
                 self._name,
                 *actions.shape,
-                time.monotonic() - self._waiting_since,
+                self._clock.now() - self._waiting_since,
             )
         self.started = True
-        self._waiting_since = time.monotonic()
+        self._waiting_since = self._clock.now()
 
     def _record(
         self, pending: _Pending, reply: PendingReply, tick: int, outcome: MergeOutcome
@@ -358,7 +375,7 @@ class ActionPlayer:
         )
 
     def _fail(self, error: Pi05WebsocketError) -> None:
-        self._retry_at = time.monotonic() + min(RETRY_MAX_S, RETRY_FIRST_S * 2**self._failures)
+        self._retry_at = self._clock.now() + min(RETRY_MAX_S, RETRY_FIRST_S * 2**self._failures)
         self._failures = min(self._failures + 1, 10)
         self._report_outage(error)
 
@@ -375,7 +392,7 @@ class ActionPlayer:
         self._cause = str(error)
         if self._outage_since is not None:
             return
-        self._outage_since = time.monotonic()
+        self._outage_since = self._clock.now()
         self._held_in_outage = 0
         self.outages += 1
         logger.warning(
@@ -394,7 +411,7 @@ class ActionPlayer:
         self._trace.write("outage", cause=str(error), error=type(error).__name__)
 
     def _show_progress(self) -> None:
-        now = time.monotonic()
+        now = self._clock.now()
         if now - self._told_at < PROGRESS_EVERY_S:
             return
         self._told_at = now

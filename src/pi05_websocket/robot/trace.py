@@ -2,7 +2,7 @@
 """What happened, one JSON object a line: ticks, exchanges, outages, episodes.
 
 In: keyword facts from the player. Out: a file that plots, tests and a live line can read while it grows.
-Every line has `kind` and `time_s` (seconds since the trace began). A full disk ends the trace, never the motion.
+Every line has `kind` and `time_s`, seconds since the trace began. A full disk ends the trace, not the motion.
 """
 
 from __future__ import annotations

@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: Apache-2.0
+"""LeRobot's side of `pi05_websocket`: the policy type, the simulated robot, and `make_policy`.
+
+LeRobot imports this package by name when it looks for plugins; importing it registers
+`--policy.type=pi05_websocket` and `--robot.type=so101_sim`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from lerobot_policy_pi05_websocket.configuration_pi05_websocket import PI05WebSocketConfig
+
+if TYPE_CHECKING:
+    from lerobot_policy_pi05_websocket.modeling_pi05_websocket import PI05WebSocketPolicy
+
+__all__ = ["PI05WebSocketConfig", "make_policy"]
+
+
+def make_policy(config: PI05WebSocketConfig, **overrides: Any) -> PI05WebSocketPolicy:
+    """Return a ready policy for a script of one's own; connects in the background.
+
+    LeRobot's own `make_policy` wants a dataset or an environment beside the config; a script with a robot has
+    neither. Ticks follow the clock, as for every robot, unless `config.tick_source` says otherwise.
+
+    Args:
+        config: The settings.
+        overrides: Passed on to `PI05WebSocketPolicy`, for example `clock`.
+    """
+    from lerobot_policy_pi05_websocket.modeling_pi05_websocket import PI05WebSocketPolicy
+
+    policy = PI05WebSocketPolicy(config, **overrides)
+    policy.connect()
+    return policy.eval()

@@ -1,0 +1,263 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`--policy.type=pi05_websocket`: every setting of the remote policy, checked before any I/O.
+
+In: LeRobot's command line, a saved `config.json`, or Python. Out: the library's own frozen configs.
+No secret is ever a field: LeRobot prints and saves configs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from lerobot.configs import PreTrainedConfig
+from lerobot.optim import AdamWConfig
+from lerobot.policies.rtc.configuration_rtc import RTCConfig
+
+from pi05_websocket.chunks.hold import FALLBACKS
+from pi05_websocket.chunks.scheduler import SchedulerConfig
+from pi05_websocket.client.config import ConnectionConfig, load_headers
+from pi05_websocket.errors import ConfigError
+from pi05_websocket.keymap import KeyMap, StatePart
+from pi05_websocket.presets import preset
+from pi05_websocket.robot.player import PlayerConfig
+
+__all__ = ["PI05WebSocketConfig"]
+
+TICK_SOURCES = ("auto", "wall", "calls")
+AUTH_SCHEMES = ("api-key", "bearer")
+ACTION_KINDS = ("absolute", "delta", "velocity")
+
+
+@PreTrainedConfig.register_subclass("pi05_websocket")
+@dataclass
+class PI05WebSocketConfig(PreTrainedConfig):  # type: ignore[misc]  # LeRobot is untyped for mypy
+    """A policy that runs behind an OpenPI WebSocket server.
+
+    `websocket_url`, `timeout` and `action_horizon` are all most people set. Durations are in seconds.
+    """
+
+    websocket_url: str = "ws://localhost:8000"
+    """Address of the policy server: `ws://HOST:PORT`, `wss://HOST/PATH`. No credentials in it."""
+
+    timeout: float = 5.0
+    """Longest wait for a reply; also the oldest observation whose actions may still be executed."""
+
+    action_horizon: int | None = None
+    """Rows of a chunk to execute before the next one takes over, at most the chunk's length; None: all.
+    (DESIGN's execution horizon; OpenPI's `ActionChunkBroker` calls it `action_horizon` too.)"""
+
+    keymap: str = "so101"
+    """Which names the server's policy uses: so101, libero, droid, aloha, so101_pr968, so101_pr853,
+    so100_phospho, so100_fork, so101_leisaac, so101_aloha, so101_as_libero, ur5, or custom."""
+
+    cameras: dict[str, str] = field(default_factory=dict)
+    """Robot camera to policy camera: `{front: realsense}` uses the robot's `front` as the key map's
+    `realsense`; `{top: "observation/images/top pad 224x224"}` adds a key of your own."""
+
+    state_key: str | None = None
+    """Policy key of the joint vector, where it differs from the key map's."""
+
+    prompt_key: str | None = None
+    """Policy key of the task, where it differs from the key map's."""
+
+    joint_names: list[str] = field(default_factory=list)
+    """Order of the joints in raw robot dicts; empty: the key map's, or the robot's own order."""
+
+    action_dim: int | None = None
+    """Values per action; None: the environment's, the dataset's or the key map's."""
+
+    action_kind: str | None = None
+    """What actions are: absolute, delta or velocity; None: the key map's. Decides what holding means."""
+
+    task: str = ""
+    """What to do, where the caller does not say (plain Python); LeRobot's `--task` comes first."""
+
+    control_hz: float = 30.0
+    """Control rate the chunk's rows are for; set `--fps` to the same."""
+
+    tick_source: str = "auto"
+    """`wall`: ticks follow the clock and no call waits (robots). `calls`: each call is a tick and waits
+    for its chunk (simulators, lerobot-eval). `auto` decides by how the policy is built."""
+
+    fallback: str = "hold"
+    """What to command when there is no valid action: hold (the last commanded target), zero, raise.
+    Zero moves an arm with absolute joint targets to its middle pose: choose it only if you mean it."""
+
+    connect_timeout: float = 10.0
+    """Longest wait for name resolution and TCP."""
+
+    handshake_timeout: float = 10.0
+    """Longest wait for TLS and the WebSocket upgrade."""
+
+    metadata_timeout: float = 10.0
+    """Longest wait for the server's first message."""
+
+    first_request_timeout: float = 600.0
+    """Longest wait for the very first reply: the server's model may be compiling."""
+
+    hard_timeout: float | None = None
+    """When an unanswered request costs the connection; None: twice `timeout`."""
+
+    api_key_env: str | None = None
+    """Name of the environment variable that holds the server's key."""
+
+    api_key_file: str | None = None
+    """File that holds the server's key."""
+
+    auth_scheme: str = "api-key"
+    """`api-key` sends `Authorization: Api-Key KEY` as OpenPI does, `bearer` sends `Bearer KEY`."""
+
+    headers_file: str | None = None
+    """File with extra HTTP headers, one `Name: value` per line."""
+
+    ca_file: str | None = None
+    """PEM file of certificates to trust for `wss://` instead of the system's."""
+
+    client_cert_file: str | None = None
+    """PEM client certificate, for servers that ask for one."""
+
+    client_key_file: str | None = None
+    """PEM private key of `client_cert_file`."""
+
+    proxy: str | None = None
+    """`http://` or `socks5://` proxy. The environment's proxy variables are not used."""
+
+    max_message_bytes: int = 64 * 1024 * 1024
+    """Largest message accepted from the server."""
+
+    trace_file: str | None = None
+    """Write what happened at each tick and exchange to this file, one JSON object a line."""
+
+    device: str | None = "cpu"
+    """Nothing is computed here; cpu keeps images off the GPU and back."""
+
+    push_to_hub: bool = False  # type: ignore[assignment]  # same override as in LeRobot's base
+    """A remote policy has no weights to push."""
+
+    rtc_config: RTCConfig | None = None
+    """Set by `lerobot-rollout --inference.type=rtc`."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check_choice("tick_source", TICK_SOURCES)
+        self._check_choice("fallback", FALLBACKS)
+        self._check_choice("auth_scheme", AUTH_SCHEMES)
+        if self.action_kind is not None:
+            self._check_choice("action_kind", ACTION_KINDS)
+        if not self.control_hz > 0:
+            raise ConfigError(f"control_hz={self.control_hz}: must be more than 0")
+        if self.action_dim is not None and self.action_dim < 1:
+            raise ConfigError(f"action_dim={self.action_dim}: must be 1 or more")
+        self.key_map()
+        self._connection(headers={})
+        self._scheduler(tick_source="wall")
+
+    @property
+    def observation_delta_indices(self) -> None:
+        """A remote policy looks at the present observation only."""
+        return
+
+    @property
+    def action_delta_indices(self) -> None:
+        """It is not trained here."""
+        return
+
+    @property
+    def reward_delta_indices(self) -> None:
+        """It is not trained here."""
+        return
+
+    def get_optimizer_preset(self) -> AdamWConfig:
+        """Return LeRobot's default: the class must name one, but there is nothing to optimise."""
+        return AdamWConfig()
+
+    def get_scheduler_preset(self) -> None:
+        """Return None: there is nothing to train."""
+        return
+
+    def validate_features(self) -> None:
+        """Accept any features: the server and the key map decide, at the first observation."""
+
+    def key_map(self) -> KeyMap:
+        """Return the key map with this config's changes.
+
+        Raises:
+            ConfigError: Unknown preset, camera, or keys that collide.
+        """
+        key_map = preset(self.keymap)
+        if self.cameras:
+            key_map = key_map.with_cameras(self.cameras)
+        if self.state_key is not None:
+            size = key_map.state[0].size if len(key_map.state) == 1 else key_map.state_dim
+            part = StatePart(policy_key=self.state_key, size=size, dtype=key_map.state[0].dtype)
+            key_map = replace(key_map, state=(part,))
+        if self.prompt_key is not None:
+            key_map = replace(key_map, prompt_key=self.prompt_key)
+        if self.joint_names:
+            key_map = replace(key_map, joint_names=tuple(self.joint_names))
+        return key_map
+
+    def connection_config(self) -> ConnectionConfig:
+        """Return how to reach the server; reads the environment and the files that hold secrets.
+
+        Raises:
+            ConfigError: A secret's source is missing, empty or given twice.
+        """
+        headers = load_headers(
+            api_key_env=self.api_key_env,
+            api_key_file=self.api_key_file,
+            auth_scheme=self.auth_scheme,  # type: ignore[arg-type]  # checked in __post_init__
+            headers_file=self.headers_file,
+        )
+        return self._connection(headers)
+
+    def player_config(self, *, tick_source: str, key_map: KeyMap) -> PlayerConfig:
+        """Return what to do with chunks, for `tick_source` "wall" or "calls"."""
+        feature = self.action_feature
+        width = self.action_dim or (feature.shape[0] if feature is not None else key_map.action_dim)
+        return PlayerConfig(
+            scheduler=self._scheduler(tick_source=tick_source),
+            fallback=self.fallback,  # type: ignore[arg-type]  # checked in __post_init__
+            action_kind=self.action_kind or key_map.action_kind,  # type: ignore[arg-type]
+            action_dim=width,
+        )
+
+    def _scheduler(self, *, tick_source: str) -> SchedulerConfig:
+        if (
+            tick_source == "calls"
+        ):  # a call waits for its chunk, so there is nothing to be early for
+            return SchedulerConfig(action_horizon=self.action_horizon, margin_ticks=0)
+        return SchedulerConfig(
+            action_horizon=self.action_horizon,
+            max_age_ticks=max(1, round(self.timeout * self.control_hz)),
+        )
+
+    def _connection(self, headers: dict[str, str]) -> ConnectionConfig:
+        return ConnectionConfig(
+            url=self.websocket_url,
+            connect_timeout=self.connect_timeout,
+            handshake_timeout=self.handshake_timeout,
+            metadata_timeout=self.metadata_timeout,
+            request_timeout=self.timeout,
+            first_request_timeout=self.first_request_timeout,
+            hard_timeout=self.hard_timeout,
+            headers=headers,
+            ca_file=self.ca_file,
+            client_cert_file=self.client_cert_file,
+            client_key_file=self.client_key_file,
+            proxy=self.proxy,
+            max_message_bytes=self.max_message_bytes,
+        )
+
+    def _check_choice(self, name: str, choices: tuple[str, ...]) -> None:
+        value: Any = getattr(self, name)
+        if value not in choices:
+            raise ConfigError(f"{name}={value!r}: expected one of {', '.join(choices)}")
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        # Features describe one environment, not the server. Saved, they would make every later rollout look
+        # like an evaluation (see `PI05WebSocketPolicy`: how the policy is built decides the tick source).
+        bare = replace(self, input_features={}, output_features={}, pretrained_path=None)
+        super(PI05WebSocketConfig, bare)._save_pretrained(save_directory)

@@ -104,6 +104,7 @@ OBSERVATIONS: dict[str, dict[str, Any]] = {
     "custom": SIX,
 }
 ACTION_DIMS = {"libero": 7, "droid": 8, "aloha": 14, "ur5": 7, "custom": None}
+ACTION_KINDS = {"libero": "delta", "droid": "velocity"}
 
 
 def test_every_preset_is_in_the_table() -> None:
@@ -118,6 +119,7 @@ def test_preset_makes_its_observation(name: str) -> None:
     observation = key_map.observation(cameras_of(key_map), state_of(key_map), "pick")
     assert flat(observation) == OBSERVATIONS[name] | PROMPT
     assert key_map.action_dim == ACTION_DIMS.get(name, 6)
+    assert key_map.action_kind == ACTION_KINDS.get(name, "absolute")
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -24,7 +24,7 @@ ENVIRONMENTS = (("3.11", "numpy==1.26.4"), ("3.12", "numpy>=2"))
 
 IMPORT_CHECK = """
 import importlib.util, sys
-import pi05_websocket, pi05_websocket.client, pi05_websocket.presets, pi05_websocket.server
+import pi05_websocket, pi05_websocket.client, pi05_websocket.presets
 loaded = {"torch", "lerobot"} & set(sys.modules)
 found = [name for name in ("torch", "lerobot") if importlib.util.find_spec(name)]
 if loaded or found:

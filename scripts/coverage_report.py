@@ -62,12 +62,12 @@ def report(*, enforce: bool) -> bool:
     Args:
         enforce: False after a partial or failed run, which cannot reach the floors.
     """
-    subprocess.run([sys.executable, "-m", "coverage", "combine", "-q"], cwd=ROOT, check=False)
-    made = subprocess.run(
-        [sys.executable, "-m", "coverage", "json", "-q", "-o", str(REPORT)], cwd=ROOT, check=False
-    )
-    if made.returncode != 0:
+    if not list(ROOT.glob(".coverage.*")):
         return not enforce
+    subprocess.run([sys.executable, "-m", "coverage", "combine", "-q"], cwd=ROOT, check=True)
+    subprocess.run(
+        [sys.executable, "-m", "coverage", "json", "-q", "-o", str(REPORT)], cwd=ROOT, check=True
+    )
     files = json.loads(REPORT.read_text())["files"]
     REPORT.unlink()
     pure = pure_modules()
@@ -81,9 +81,9 @@ def report(*, enforce: bool) -> bool:
         floor = PURE_FLOOR if whole else FLOOR
         reached = percent([files[path]["summary"] for path in paths])
         enough &= reached >= floor
-        mark = "" if reached >= floor else "   TOO LOW" if enforce else "   (partial run)"
+        mark = "   TOO LOW" if enforce and reached < floor else ""
         print(f"{reached:6.1f} %  of {floor:.0f}  {package}{' (pure)' if whole else ''}{mark}")
-        if reached < floor:
+        if mark:
             print(*missing(paths, files), sep="\n")
     return enough or not enforce
 
@@ -92,16 +92,24 @@ def missing(paths: list[str], files: dict[str, Any]) -> list[str]:
     """Return one line for each file that has something uncovered."""
     lines = []
     for path in paths:
-        entry = files[path]
-        gaps = [str(line) for line in entry["missing_lines"]]
-        gaps += [
-            f"{start}->{end}"
-            for start, end in entry["missing_branches"]
-            if start not in entry["missing_lines"]
-        ]
+        gone = files[path]["missing_lines"]
+        gaps = ranges(gone)
+        branches = files[path]["missing_branches"]
+        gaps += [f"{start}->{end}" for start, end in branches if start not in gone]
         if gaps:
             lines.append(f"             {path}: {' '.join(gaps)}")
     return lines
+
+
+def ranges(numbers: list[int]) -> list[str]:
+    """`[1, 2, 3, 7]` -> `["1-3", "7"]`."""
+    spans: list[tuple[int, int]] = []
+    for number in numbers:
+        if spans and spans[-1][1] == number - 1:
+            spans[-1] = (spans[-1][0], number)
+        else:
+            spans.append((number, number))
+    return [str(first) if first == last else f"{first}-{last}" for first, last in spans]
 
 
 if __name__ == "__main__":

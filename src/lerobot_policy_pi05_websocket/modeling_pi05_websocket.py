@@ -356,13 +356,15 @@ class PI05WebSocketPolicy(PreTrainedPolicy):  # type: ignore[misc]  # LeRobot is
             if left <= 0:
                 break
             if player.waiting:
-                player.wait(tick, left)
+                player.wait(left)
+                tick = session.ticks.at(self._clock.now())
+                player.collect(tick)
                 if player.waiting:
                     break
             else:
                 self._clock.sleep(min(POLL_S, left))
-                player.ask(session.ticks.at(self._clock.now()), observe)
-            tick = session.ticks.at(self._clock.now())
+                tick = session.ticks.at(self._clock.now())
+                player.ask(tick, observe)
         session.rate.restart()
         return tick
 
@@ -385,7 +387,8 @@ class PI05WebSocketPolicy(PreTrainedPolicy):  # type: ignore[misc]  # LeRobot is
             if not any(players[i].waiting for i in lacking):
                 self._clock.sleep(min(POLL_S, left))
             for i in lacking:
-                players[i].wait(tick, max(0.0, deadline - self._clock.now()))
+                players[i].wait(max(0.0, deadline - self._clock.now()))
+                players[i].collect(tick)
         for player in players:
             if not player.started:  # nothing was ever valid: holding would only hide it
                 raise _never_started(player)

@@ -187,7 +187,7 @@ class ChunkScheduler:
     def request(self, tick: int) -> Request:
         """Open a request for the observation taken at `tick`; it replaces one that is still open."""
         self.in_flight = Request(
-            seq=self._next_seq, episode=self.episode, tick=tick, active_tick=self._active(tick)
+            seq=self._next_seq, episode=self.episode, tick=tick, active_tick=self._advance(tick)
         )
         self._next_seq += 1
         return self.in_flight
@@ -213,7 +213,7 @@ class ChunkScheduler:
         if self._too_old(chunk, tick):
             return MergeOutcome.TOO_OLD
         run = _Run(chunk, request.active_tick)
-        if self._active(tick) >= run.end:
+        if self._advance(tick) >= run.end:
             return MergeOutcome.TOO_LATE
         self._newest_merged = chunk.seq
         self._waiting = run
@@ -221,7 +221,7 @@ class ChunkScheduler:
 
     def action_at(self, tick: int) -> Action | None:
         """Return the action for `tick`, or None when starved. Ticks never decrease within an episode."""
-        active = self._active(tick)
+        active = self._advance(tick)
         self._take_over(active, tick)
         run = self._running
         if run is not None and active < run.end:
@@ -233,13 +233,20 @@ class ChunkScheduler:
         return None
 
     def _active(self, tick: int) -> int:
-        """Return `tick` in active ticks, after counting those since the last call that the arm stood still."""
-        if self._last_tick is not None and tick > self._last_tick:
-            gap = tick - self._last_tick
-            if self._starved:
-                self.held_ticks += gap
-            elif gap > self.config.max_skip_ticks + 1:
-                self.held_ticks += gap - 1
+        """Return `tick` in active ticks."""
+        return tick - self._held_until(tick)
+
+    def _held_until(self, tick: int) -> int:
+        """Return the held ticks up to `tick`, with those since the last one that the arm stood still."""
+        gap = 0 if self._last_tick is None else max(0, tick - self._last_tick)
+        if self._starved:
+            return self.held_ticks + gap
+        stalled = gap > self.config.max_skip_ticks + 1
+        return self.held_ticks + (gap - 1 if stalled else 0)
+
+    def _advance(self, tick: int) -> int:
+        """Let `tick` be the present one, never an earlier one than before; return it in active ticks."""
+        self.held_ticks = self._held_until(tick)
         self._last_tick = tick if self._last_tick is None else max(tick, self._last_tick)
         return self._last_tick - self.held_ticks
 

@@ -236,7 +236,9 @@ class Connection:
             self._set(ConnectionState.FAILED, ConnectFailed(f"internal error: {exc!r}"))
         finally:
             self._fail_all(self._not_ready())
-            self._loop.run_until_complete(self._loop.shutdown_default_executor())
+            # Let the closed transport send its goodbye. No executor shutdown: it wants a new thread, which a
+            # program that is ending no longer gets.
+            self._loop.run_until_complete(asyncio.sleep(0.01))
             self._loop.close()
 
     async def _stay_connected(self) -> None:

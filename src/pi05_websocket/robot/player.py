@@ -227,8 +227,8 @@ class ActionPlayer:
         self._pending = _Pending(request, exchange, 1000 * (time.perf_counter() - before))
         return True
 
-    def wait(self, tick: int, timeout: float) -> None:
-        """Wait for the request under way, with a progress line every 2 s, and `collect` it."""
+    def wait(self, timeout: float) -> None:
+        """Wait for the request under way, with a progress line every 2 s. `collect` it afterwards."""
         # Real time: the reply comes over a real network, whatever clock the ticks follow.
         deadline = time.monotonic() + timeout
         while self._pending is not None and not self._pending.exchange.done():
@@ -239,7 +239,6 @@ class ActionPlayer:
                 self._pending.exchange.result(min(left, PROGRESS_EVERY_S))
             except Pi05WebsocketError:
                 self._show_progress()
-        self.collect(tick)
 
     def act(self, tick: int, measured: Float32Array | None) -> Step:
         """Return what to command at `tick`.

@@ -8,7 +8,12 @@ import importlib.util
 from hypothesis import settings
 
 # Test modules of an extra import it at their top; without the extra there is nothing to collect.
-_NEEDS = {"plugin": "lerobot", "sim": "so101_nexus", "interop": "openpi_client"}
+_NEEDS = {
+    "plugin": "lerobot",
+    "sim": "so101_nexus",
+    "interop": "openpi_client",
+    "faults": "trustme",
+}
 collect_ignore = [
     folder for folder, package in _NEEDS.items() if importlib.util.find_spec(package) is None
 ]

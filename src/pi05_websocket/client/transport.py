@@ -36,6 +36,11 @@ HEADROOM = 64
 _library_logger = logging.getLogger("pi05_websocket.client.picows")
 _library_logger.setLevel(logging.WARNING)
 
+_NO_WEBSOCKET = (
+    "accepts connections but gives no WebSocket answer. Another service, or a tunnel to a port where nothing "
+    "listens?"
+)
+
 _RETRYABLE_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
@@ -60,6 +65,11 @@ class Transport(picows.WSListener):  # type: ignore[misc]  # picows is compiled 
         self._parts_are_text = False
         self._closed_by: tuple[int, str] | None = None
         self._ws: picows.WSTransport | None = None
+
+    @property
+    def opened(self) -> bool:
+        """Whether the upgrade succeeded."""
+        return self._ws is not None
 
     def send(self, buffer: bytearray) -> None:
         """Send the binary message that begins at `HEADROOM`. The buffer is free again afterwards.
@@ -176,6 +186,8 @@ async def open_transport(config: ConnectionConfig, transport: Transport) -> None
                 logger_name=_library_logger,
                 **extra,
             )
+    if not transport.opened:  # picows returns all the same when the peer hangs up during the upgrade
+        raise ConnectFailed(f"{config.url}: {_NO_WEBSOCKET}")
 
 
 async def _tcp_connect(config: ConnectionConfig, host: str, port: int) -> socket.socket:
@@ -249,10 +261,7 @@ def _translated(config: ConnectionConfig) -> Iterator[None]:
     except picows.WSInvalidStatusError as exc:
         raise _status_error(url, exc) from exc
     except picows.WSError as exc:
-        raise ConnectFailed(
-            f"{url}: accepts connections but gives no WebSocket answer ({exc}). "
-            "Another service, or a tunnel to a port where nothing listens?"
-        ) from exc
+        raise ConnectFailed(f"{url}: {_NO_WEBSOCKET} ({exc})") from exc
     except TimeoutError as exc:
         if isinstance(exc, DeadlineExceeded):
             raise

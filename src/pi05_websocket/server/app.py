@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A policy as a WebSocket server that OpenPI's clients, and ours, can talk to.
+
+An event loop for the sockets and one thread for the policy: pings, health checks and other robots never
+wait for an inference. `WebsocketPolicyServer` is a drop-in for OpenPI's class of that name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
+from types import TracebackType
+from typing import Any
+
+from pi05_websocket.errors import ConfigError
+from pi05_websocket.policy import Policy, policy_metadata
+from pi05_websocket.server.config import ServerConfig
+from pi05_websocket.server.service import Service
+from pi05_websocket.wire import codec
+
+__all__ = ["WebsocketPolicyServer"]
+
+logger = logging.getLogger(__name__)
+
+_EVERY_INTERFACE = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "[::1]", "::1": "[::1]"}
+
+
+class WebsocketPolicyServer:
+    """Serves one policy to any number of robots.
+
+    Like OpenPI's class it takes policy, host, port and metadata, and `serve_forever()` runs it. Unlike
+    there the default host is the loopback interface: nobody else can reach it unless you say
+    `host="0.0.0.0"`. `policy.reset()` is never called, as there: OpenPI's protocol has no episodes, and
+    other robots share the policy.
+
+    From another thread: `start()`, `port`, `close()`, or the same as a context manager.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        host: str = "127.0.0.1",
+        port: int | None = 8000,
+        metadata: Mapping[str, Any] | None = None,
+        *,
+        config: ServerConfig | None = None,
+    ) -> None:
+        """Prepare the server; nothing is opened yet.
+
+        Args:
+            policy: Anything with `infer(observation) -> {"actions": ...}`. One thread calls it.
+            host: Address to listen on; `0.0.0.0` for every interface.
+            port: TCP port; 0 or None lets the system choose one, see `port`.
+            metadata: Sent first on every connection. Default: what the policy says about itself.
+            config: Bounds and behaviour.
+
+        Raises:
+            ConfigError: If the policy has no `infer`.
+            EncodeError: If the metadata cannot travel.
+        """
+        if not callable(getattr(policy, "infer", None)):
+            raise ConfigError(f"expected a policy with infer(observation), got {policy!r}")
+        self.metadata = dict(policy_metadata(policy) if metadata is None else metadata)
+        codec.encode(self.metadata)
+        self._policy = policy
+        self._host = host
+        self._port = port or 0
+        self._config = config or ServerConfig()
+        self._service: Service | None = None
+        self._thread: threading.Thread | None = None
+
+    def __repr__(self) -> str:
+        state = "stopped" if self._service is None else "serving"
+        return f"<WebsocketPolicyServer {self.url} {state} policy={type(self._policy).__name__}>"
+
+    @property
+    def port(self) -> int:
+        """The TCP port; the one the system chose once the server listens."""
+        return self._port
+
+    @property
+    def url(self) -> str:
+        """Where a client on this machine finds the server."""
+        return f"ws://{_EVERY_INTERFACE.get(self._host, self._host)}:{self._port}"
+
+    def serve_forever(self, *, listening: Callable[[], None] = lambda: None) -> None:
+        """Serve until SIGINT or SIGTERM, then finish the inference under way and return.
+
+        A second signal does not wait for the inference. Call it on the main thread.
+
+        Args:
+            listening: Told once that clients can connect.
+
+        Raises:
+            OSError: If the address cannot be listened on.
+        """
+        with self._stop_on_signals():
+            asyncio.run(self._run(listening))
+
+    async def run(self) -> None:
+        """Serve on the running event loop until cancelled or asked to stop."""
+        await self._run(lambda: None)
+
+    def start(self) -> WebsocketPolicyServer:
+        """Serve from a thread of its own; return once the server listens.
+
+        Raises:
+            OSError: If the address cannot be listened on.
+        """
+        if self._thread is not None:
+            raise RuntimeError("the server is already started")
+        ready: Future[None] = Future()
+
+        def serve() -> None:
+            try:
+                asyncio.run(self._run(lambda: ready.set_result(None)))
+            except BaseException as exc:
+                if ready.done():
+                    logger.exception("the server failed")
+                else:
+                    ready.set_exception(exc)
+
+        self._thread = threading.Thread(target=serve, name="pi05-server", daemon=True)
+        self._thread.start()
+        try:
+            ready.result()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def close(self) -> None:
+        """Stop a server that was started; wait until it has. Safe to call twice."""
+        self.request_stop()
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            thread.join()
+
+    def request_stop(self) -> None:
+        """Ask the server to stop, from any thread, without waiting. The second time it hurries."""
+        service = self._service
+        if service is not None:
+            service.request_stop()
+
+    def __enter__(self) -> WebsocketPolicyServer:
+        return self.start()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    async def _run(self, listening: Callable[[], None]) -> None:
+        def note(port: int) -> None:
+            self._port = port
+            logger.info("serving %s at %s", type(self._policy).__name__, self.url)
+            listening()
+
+        self._service = Service(self._policy, self.metadata, self._config)
+        try:
+            await self._service.run(self._host, self._port, note)
+            logger.info("stopped %s", self.url)
+        finally:
+            self._service = None
+
+    @contextlib.contextmanager
+    def _stop_on_signals(self) -> Iterator[None]:
+        """Turn SIGINT and SIGTERM into a stop; put back what they did before."""
+        before = {
+            number: signal.signal(number, lambda *_: self.request_stop())
+            for number in (signal.SIGINT, signal.SIGTERM)
+        }
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)

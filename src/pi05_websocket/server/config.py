@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Settings of the policy server. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pi05_websocket.errors import ConfigError
+from pi05_websocket.wire.limits import DecodeLimits
+
+__all__ = ["ServerConfig"]
+
+_AT_LEAST = {
+    "max_message_bytes": 1024,
+    "max_queued_requests": 1,
+    "max_queued_bytes": 1024,
+    "ping_interval_s": 0,
+    "stop_timeout_s": 0,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerConfig:
+    """How much the server takes, and how it behaves when something ends."""
+
+    debug: bool = True
+    """Send the whole traceback of a failed request to its client, as OpenPI does; else its last line."""
+
+    max_message_bytes: int = 64 * 1024 * 1024
+    """Longest request in bytes; a longer one closes its connection with 1009."""
+
+    max_queued_requests: int = 16
+    """Requests of one connection that may wait; from then on the server reads no further from it."""
+
+    max_queued_bytes: int = 64 * 1024 * 1024
+    """Bytes of one connection that may wait, likewise."""
+
+    ping_interval_s: float = 20.0
+    """Seconds between pings that keep proxies and NATs open; no answer is demanded. 0 sends none."""
+
+    stop_timeout_s: float = 10.0
+    """Longest time in seconds that a stop waits for the inference under way."""
+
+    def __post_init__(self) -> None:
+        for name, least in _AT_LEAST.items():
+            if not getattr(self, name) >= least:
+                raise ConfigError(f"{name} must be at least {least}, got {getattr(self, name)}")
+
+    @property
+    def limits(self) -> DecodeLimits:
+        """What the decoder allows a request."""
+        return DecodeLimits(max_message_bytes=self.max_message_bytes)

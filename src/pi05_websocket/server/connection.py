@@ -1,0 +1,269 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One client's WebSocket on picows: metadata first, whole requests to the policy, replies in order.
+
+Runs on the event loop. The only file of the server that handles WebSocket frames.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import logging
+import socket
+import time
+from typing import Any
+
+import picows
+
+from pi05_websocket.server.buffers import ReceiveBuffers
+from pi05_websocket.server.config import ServerConfig
+from pi05_websocket.server.worker import Answered, Outcome, PolicyWorker, Request
+from pi05_websocket.wire.protocol import (
+    CLOSE_INTERNAL_ERROR,
+    TRACEBACK_CLOSE_REASON,
+    ServerProtocol,
+)
+
+__all__ = ["CLOSE_GOING_AWAY", "Connection", "OpenConnections"]
+
+logger = logging.getLogger(__name__)
+
+CLOSE_GOING_AWAY = 1001
+CLOSE_PROTOCOL_ERROR = 1002
+CLOSE_TOO_BIG = 1009
+
+_GOODBYE_TIMEOUT_S = 5.0
+# After our close frame the client reads on until it has it; cutting earlier could take the error text away.
+
+_numbers = itertools.count(1)
+
+
+class Connection(picows.WSListener):  # type: ignore[misc]  # picows is compiled and untyped for mypy
+    """A client that asks. `deliver` brings the outcome of each of its requests, in order."""
+
+    def __init__(
+        self,
+        metadata: dict[str, Any],
+        config: ServerConfig,
+        worker: PolicyWorker,
+        connections: OpenConnections,
+    ) -> None:
+        self.number = next(_numbers)
+        self.peer = "?"
+        self.exchanges = 0
+        self._protocol = ServerProtocol(metadata, debug=config.debug, limits=config.limits)
+        self._config = config
+        self._worker = worker
+        self._connections = connections
+        self._buffers = ReceiveBuffers()
+        self._ws: Any = None
+        self._fragments: bytearray | None = None
+        self._fragments_are_text = False
+        self._queued_requests = 0
+        self._queued_bytes = 0
+        self._writing_paused = False
+        self._closing = False
+
+    def __repr__(self) -> str:
+        state = "closing" if self._closing else "open"
+        return f"<Connection {self.number} {self.peer} {state} exchanges={self.exchanges}>"
+
+    def ping(self) -> None:
+        """Send a ping; whether it is answered does not matter."""
+        if not self._closing:
+            self._ws.send_ping()
+
+    def close(self, code: int, reason: str) -> None:
+        """Say goodbye; the client answers and the connection ends. Safe to call twice."""
+        if self._closing:
+            return
+        self._closing = True
+        self._worker.forget(self)
+        self._ws.send_close(code, reason)
+        self._ws.underlying_transport.resume_reading()  # its goodbye may stand behind more requests
+        asyncio.get_running_loop().call_later(_GOODBYE_TIMEOUT_S, self.abort)
+
+    def abort(self) -> None:
+        """Disconnect without waiting for the client's goodbye."""
+        if not self._ws.is_disconnected:
+            self._ws.disconnect(graceful=False)
+
+    def deliver(self, request: Request, outcome: Outcome) -> None:
+        """Send the outcome of one request."""
+        self._queued_requests -= 1
+        self._queued_bytes -= len(request.payload)
+        if isinstance(request.payload, bytearray):
+            self._buffers.give_back(request.payload)
+        if self._closing:
+            return
+        if isinstance(outcome, Answered):
+            self._ws.send(picows.WSMsgType.BINARY, outcome.message)
+            self._note(request, outcome)
+            self._throttle()
+        else:
+            logger.info("connection %d: closing after an error: %s", self.number, outcome.cause)
+            self._ws.send(picows.WSMsgType.TEXT, outcome.text.encode("utf-8", "backslashreplace"))
+            self.close(CLOSE_INTERNAL_ERROR, TRACEBACK_CLOSE_REASON)
+
+    # ------------------------------------------------------------------------------- picows calls these
+
+    def on_ws_connected(self, transport: Any) -> None:
+        """Introduce the server."""
+        self._ws = transport
+        sock = transport.underlying_transport.get_extra_info("socket")
+        _notice_vanished_peers(sock)
+        address = transport.underlying_transport.get_extra_info("peername") or ("?",)
+        self.peer = ":".join(str(part) for part in address[:2])
+        logger.info("connection %d from %s opened", self.number, self.peer)
+        self._connections.add(self)
+        transport.send(picows.WSMsgType.BINARY, self._protocol.metadata_message)
+
+    def on_ws_frame(self, transport: Any, frame: Any) -> None:
+        """Take a frame. Pings are answered by picows."""
+        kind = frame.msg_type
+        if kind == picows.WSMsgType.CLOSE:
+            self._answer_close(frame)
+        elif self._closing or kind == picows.WSMsgType.PONG:
+            pass
+        elif kind == picows.WSMsgType.CONTINUATION:
+            self._take_continuation(frame)
+        elif self._fragments is not None:
+            self.close(CLOSE_PROTOCOL_ERROR, "a new message inside a fragmented one")
+        elif frame.fin:
+            self._submit(frame.get_payload_as_memoryview(), kind == picows.WSMsgType.TEXT)
+        else:
+            self._fragments = bytearray(frame.get_payload_as_memoryview())
+            self._fragments_are_text = kind == picows.WSMsgType.TEXT
+
+    def on_ws_disconnected(self, transport: Any) -> None:
+        """Forget what still waits for this client."""
+        self._closing = True
+        self._worker.forget(self)
+        logger.info(
+            "connection %d from %s closed after %d exchanges",
+            self.number, self.peer, self.exchanges,
+        )  # fmt: skip
+        self._connections.discard(self)
+
+    def pause_writing(self) -> None:
+        """Read no further requests from a client that does not read its replies."""
+        self._writing_paused = True
+        self._throttle()
+
+    def resume_writing(self) -> None:
+        """Read on: the replies have left."""
+        self._writing_paused = False
+        self._throttle()
+
+    # -------------------------------------------------------------------------------------------------
+
+    def _answer_close(self, frame: Any) -> None:
+        code = int(frame.get_close_code())
+        if not self._closing:
+            self._closing = True
+            # 1005 and the like say that there was no code, and may not be sent (RFC 6455, 7.4.1).
+            self._ws.send_close(code if code in range(1000, 1004) or code >= 3000 else 1000)
+        self._ws.disconnect(graceful=True)
+
+    def _take_continuation(self, frame: Any) -> None:
+        if self._fragments is None:
+            self.close(CLOSE_PROTOCOL_ERROR, "a continuation of no message")
+            return
+        self._fragments += frame.get_payload_as_memoryview()
+        if len(self._fragments) > self._config.max_message_bytes:
+            self._fragments = None
+            limit = self._config.max_message_bytes
+            self.close(CLOSE_TOO_BIG, f"a message of more than {limit} bytes")
+        elif frame.fin:
+            message, self._fragments = self._fragments, None
+            with memoryview(message) as payload:
+                self._submit(payload, self._fragments_are_text)
+
+    def _submit(self, payload: memoryview, is_text: bool) -> None:
+        self._queued_requests += 1
+        self._queued_bytes += len(payload)
+        request = Request(
+            connection=self,
+            protocol=self._protocol,
+            payload=str(payload, "utf-8", "replace") if is_text else self._buffers.copy_of(payload),
+            arrived=time.perf_counter(),
+        )
+        self._worker.submit(request)
+        self._throttle()
+
+    def _throttle(self) -> None:
+        """Read from this client only while it has few requests waiting and takes its replies."""
+        if self._closing:
+            return
+        reading = self._ws.underlying_transport
+        if (
+            self._writing_paused
+            or self._queued_requests >= self._config.max_queued_requests
+            or self._queued_bytes >= self._config.max_queued_bytes
+        ):
+            reading.pause_reading()
+        else:
+            reading.resume_reading()
+
+    def _note(self, request: Request, answered: Answered) -> None:
+        self.exchanges += 1
+        total_ms = (time.perf_counter() - request.arrived) * 1000
+        self._protocol.reply_sent(total_ms=total_ms)
+        logger.debug(
+            "exchange connection=%d id=%d queue_ms=%.2f infer_ms=%.2f total_ms=%.2f bytes_in=%d bytes_out=%d",
+            self.number, self.exchanges, answered.queue_ms, answered.infer_ms, total_ms,
+            len(request.payload), len(answered.message),
+        )  # fmt: skip
+
+
+class OpenConnections:
+    """The clients that are connected now."""
+
+    def __init__(self) -> None:
+        self._open: set[Connection] = set()
+        self._nobody = asyncio.Event()
+        self._nobody.set()
+
+    def __repr__(self) -> str:
+        return f"<OpenConnections {len(self._open)}>"
+
+    def add(self, connection: Connection) -> None:
+        """Note a client that has come."""
+        self._open.add(connection)
+        self._nobody.clear()
+
+    def discard(self, connection: Connection) -> None:
+        """Note a client that has gone."""
+        self._open.discard(connection)
+        if not self._open:
+            self._nobody.set()
+
+    def ping(self) -> None:
+        """Send each client a ping."""
+        for connection in tuple(self._open):
+            connection.ping()
+
+    def close(self, code: int, reason: str) -> None:
+        """Say goodbye to all."""
+        for connection in tuple(self._open):
+            connection.close(code, reason)
+
+    def abort(self) -> None:
+        """Disconnect whoever is still there."""
+        for connection in tuple(self._open):
+            connection.abort()
+
+    async def all_gone(self) -> None:
+        """Wait until nobody is connected."""
+        await self._nobody.wait()
+
+
+def _notice_vanished_peers(sock: Any) -> None:
+    """Let the kernel find out within 35 s that a robot lost its power; a ping would kill idle ones."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (("TCP_KEEPIDLE", 20), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3)):
+        option = getattr(socket, name, None)  # not on every platform
+        if option is not None:
+            with contextlib.suppress(OSError):
+                sock.setsockopt(socket.IPPROTO_TCP, option, value)

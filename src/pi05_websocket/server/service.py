@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A policy server on one event loop: listens, accepts, pings, and ends in good order.
+
+Runs on the event loop it is started on; `request_stop` alone may be called from other threads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import picows
+
+from pi05_websocket.policy import Policy
+from pi05_websocket.server.config import ServerConfig
+from pi05_websocket.server.connection import CLOSE_GOING_AWAY, Connection, OpenConnections
+from pi05_websocket.server.http import plain_response
+from pi05_websocket.server.worker import Outcome, PolicyWorker, Request
+
+__all__ = ["Service"]
+
+logger = logging.getLogger(__name__)
+
+# The WebSocket library reports every connection at INFO; ours says the same in our words.
+_library_logger = logging.getLogger("pi05_websocket.server.picows")
+_library_logger.setLevel(logging.WARNING)
+
+_READ_BUFFER_BYTES = 2 * 1024 * 1024
+# Holds the usual observation (1.1 MB), and two images of 640x480 pixels (1.8 MB), without growing.
+
+_HANDSHAKE_TIMEOUT_S = 10.0
+_GOODBYE_TIMEOUT_S = 1.0
+
+
+class Service:
+    """One run of a policy server, from listening to the last goodbye. Not reused."""
+
+    def __init__(self, policy: Policy, metadata: dict[str, Any], config: ServerConfig) -> None:
+        """Prepare on the running event loop."""
+        self._loop = asyncio.get_running_loop()
+        self._metadata = metadata
+        self._config = config
+        self._connections = OpenConnections()
+        self._stop = asyncio.Event()
+        self._drained = asyncio.Event()
+        self._worker = PolicyWorker(
+            policy,
+            deliver=self._from_policy_thread,
+            stopped=lambda: self._call(self._drained.set),
+        )
+
+    async def run(self, host: str, port: int, listening: Callable[[int], None]) -> None:
+        """Serve until `request_stop`; tell `listening` the port once clients can connect.
+
+        Raises:
+            OSError: If the address cannot be listened on.
+        """
+        server = await picows.ws_create_server(
+            self._accept,
+            host,
+            port,
+            max_frame_size=self._config.max_message_bytes,
+            read_buffer_init_size=_READ_BUFFER_BYTES,
+            websocket_handshake_timeout=_HANDSHAKE_TIMEOUT_S,
+            logger_name=_library_logger,
+        )
+        self._worker.start()
+        pings = self._loop.create_task(self._ping_now_and_then())
+        try:
+            listening(server.sockets[0].getsockname()[1])
+            await self._stop.wait()
+            server.close()
+            await self._finish_inference()
+            await self._say_goodbye()
+        finally:
+            pings.cancel()
+            server.close()
+            self._worker.stop()
+            self._connections.abort()
+
+    def request_stop(self) -> None:
+        """Ask the run to end, from any thread, without waiting. The second time it hurries."""
+        self._call(self._stop_or_hurry)
+
+    def _accept(self, request: Any) -> Any:
+        response = plain_response(request)
+        if response is not None:
+            return picows.WSUpgradeResponseWithListener(response, None)
+        return Connection(self._metadata, self._config, self._worker, self._connections)
+
+    def _from_policy_thread(self, request: Request, outcome: Outcome) -> None:
+        self._call(request.connection.deliver, request, outcome)
+
+    def _call(self, callback: Callable[..., None], *args: Any) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has ended: nobody waits any more
+            self._loop.call_soon_threadsafe(callback, *args)
+
+    async def _ping_now_and_then(self) -> None:
+        while self._config.ping_interval_s:
+            await asyncio.sleep(self._config.ping_interval_s)
+            self._connections.ping()
+
+    async def _finish_inference(self) -> None:
+        self._worker.stop()
+        try:
+            async with asyncio.timeout(self._config.stop_timeout_s):
+                await self._drained.wait()
+        except TimeoutError:
+            logger.warning("the inference under way did not end in time; its client gets no reply")
+
+    async def _say_goodbye(self) -> None:
+        self._connections.close(CLOSE_GOING_AWAY, "the server is stopping")
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_GOODBYE_TIMEOUT_S):
+                await self._connections.all_gone()
+
+    def _stop_or_hurry(self) -> None:
+        if self._stop.is_set():
+            self._drained.set()
+        self._stop.set()

@@ -1,9 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What tests of robots and policies need, ours and yours: a clock that only moves when told."""
+"""What tests of robots and policies need, ours and yours: a clock and a policy that do as they are told."""
 
 from __future__ import annotations
 
-__all__ = ["FakeClock"]
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pi05_websocket.data import Observation
+from pi05_websocket.errors import DeadlineExceeded, Pi05WebsocketError
+
+__all__ = ["FakeClock", "ScriptedExchange", "ScriptedPolicy", "ScriptedReply"]
 
 
 class FakeClock:
@@ -22,3 +30,69 @@ class FakeClock:
     def sleep(self, seconds: float) -> None:
         """Advance by `seconds`; zero and negative durations do nothing."""
         self._now += max(0.0, seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class ScriptedReply:
+    """What came back."""
+
+    value: Any
+    nbytes: int
+    received_at: float
+
+
+class ScriptedExchange:
+    """A request that is answered when the test says so."""
+
+    def __init__(self, observation: Observation, clock: FakeClock, limit: float) -> None:
+        self.observation = observation
+        self.limit = limit
+        self.nbytes = 0
+        self.sent_at = clock.now()
+        self._clock = clock
+        self._outcome: ScriptedReply | Pi05WebsocketError | None = None
+
+    def answer(self, actions: Any) -> None:
+        """Answer with these actions; an array, a list, or anything a bad server may send."""
+        rows = np.asarray(actions, np.float64) if isinstance(actions, list) else actions
+        self._outcome = ScriptedReply({"actions": rows}, 0, self._clock.now())
+
+    def fail(self, error: Pi05WebsocketError) -> None:
+        """Let it end without an answer."""
+        self._outcome = error
+
+    def done(self) -> bool:
+        """Say whether it has been answered or has failed."""
+        return self._outcome is not None
+
+    def age(self) -> float:
+        """Return the virtual seconds since it was sent."""
+        return self._clock.now() - self.sent_at
+
+    def result(self, timeout: float | None = None) -> ScriptedReply:
+        """Return the answer or raise; an open exchange raises `DeadlineExceeded` at once."""
+        if self._outcome is None:
+            raise DeadlineExceeded("request", self.limit if timeout is None else timeout)
+        if isinstance(self._outcome, Pi05WebsocketError):
+            raise self._outcome
+        return self._outcome
+
+
+class ScriptedPolicy:
+    """A remote policy without a network: collects exchanges for the test to answer."""
+
+    def __init__(self, clock: FakeClock, *, limit: float = 5.0) -> None:
+        self.exchanges: list[ScriptedExchange] = []
+        self.down: Pi05WebsocketError | None = None
+        """Set it, and no request can be sent."""
+        self._clock = clock
+        self._limit = limit
+
+    def submit(self, observation: Observation, /) -> ScriptedExchange:
+        """Take a request."""
+        self.exchanges.append(ScriptedExchange(observation, self._clock, self._limit))
+        return self.exchanges[-1]
+
+    def unavailable(self) -> Pi05WebsocketError | None:
+        """Return what the test set."""
+        return self.down

@@ -426,5 +426,7 @@ class AnyInterleaving(RuleBasedStateMachine):
             assert self.last[1] >= self.barrier
 
 
-AnyInterleaving.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+AnyInterleaving.TestCase.settings = settings(
+    max_examples=150, stateful_step_count=40, deadline=None
+)
 TestAnyInterleaving = AnyInterleaving.TestCase

@@ -189,6 +189,7 @@ class TestTls:
         return trustme.CA()
 
     def server_context(self, authority: trustme.CA, **options) -> ssl.SSLContext:
+        """Return what a server needs to speak TLS, asking for client certificates if told to."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         authority.issue_cert("127.0.0.1").configure_cert(context)
         if options.get("ask"):
@@ -340,7 +341,9 @@ class TestExchanging:
             connection.recv()
             if server.connections == 1:
                 connection.send("Traceback (most recent call last):\n  ...\nKeyError: 'state'\n")
-                connection.close(1011, "Internal server error. Traceback included in previous frame.")
+                connection.close(
+                    1011, "Internal server error. Traceback included in previous frame."
+                )
                 return
             connection.send(reply(5))
             connection.recv()

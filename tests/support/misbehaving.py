@@ -37,7 +37,9 @@ def reply(value: float = 0.0, rows: int = 10) -> bytes:
 class ScriptedServer:
     """A WebSocket server that runs `script` for each connection; may be stopped and started again."""
 
-    def __init__(self, script: Script, *, port: int = 0, tls: ssl.SSLContext | None = None, **options: Any):
+    def __init__(
+        self, script: Script, *, port: int = 0, tls: ssl.SSLContext | None = None, **options: Any
+    ):
         self.connections = 0
         self._script = script
         self._tls = tls
@@ -49,7 +51,13 @@ class ScriptedServer:
     def start(self) -> None:
         """Listen, on the same port as before."""
         self._server = serve(
-            self._run, "127.0.0.1", self.port, compression=None, max_size=None, ssl=self._tls, **self._options
+            self._run,
+            "127.0.0.1",
+            self.port,
+            compression=None,
+            max_size=None,
+            ssl=self._tls,
+            **self._options,
         )
         self.port = self._server.socket.getsockname()[1]
         threading.Thread(target=self._server.serve_forever, daemon=True).start()

@@ -7,6 +7,7 @@ Every line has `kind` and `time_s`, seconds since the trace began. A full disk e
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import time
@@ -38,6 +39,8 @@ class Trace:
             self._file.write(json.dumps(line) + "\n")
         except (OSError, ValueError) as exc:
             logger.warning("the trace ends here: %s", exc)
+            with contextlib.suppress(OSError):
+                self._file.close()
             self._file = None
 
     def close(self) -> None:

@@ -53,7 +53,8 @@ def read_actions(reply: Any, *, action_dim: int | None = None) -> Float32Array:
     if not np.isfinite(chunk).all():
         row, column = (int(i) for i in np.argwhere(~np.isfinite(chunk))[0])
         raise InvalidReply(
-            f"actions: expected finite numbers, got {actions[row, column]} in row {row}, column {column}. "
+            f"actions: expected finite float32 numbers, got {actions[row, column]} in row {row}, "
+            f"column {column}. "
             "Check the server's norm stats and the observation's units."
         )
     return chunk

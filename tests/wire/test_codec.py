@@ -281,6 +281,16 @@ def test_large_uint8_arrays_are_read_only_views(wrap: type) -> None:
     assert np.shares_memory(image, np.frombuffer(message, np.uint8))
 
 
+def test_a_view_keeps_its_buffer_from_being_resized() -> None:
+    """While an image lives, the bytearray it was received in cannot be taken from under it."""
+    message = bytearray(codec.encode({"image": np.ones((64, 64, 3), np.uint8)}))
+    image = codec.decode(message)["image"]
+    with pytest.raises(BufferError):
+        message.clear()
+    del image
+    message.clear()
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64, np.uint16])
 def test_wider_arrays_are_aligned_copies(dtype: type) -> None:
     """Arrays with an alignment are copied: inside a message they stand anywhere."""

@@ -76,7 +76,9 @@ def array_from(data: object, dtype_name: object, shape: Any, limits: DecodeLimit
         if math.prod(filter(None, shape), start=dtype.itemsize) > limits.max_message_bytes:
             raise Malformed(f"shape {shape} of {dtype} is too large for a message")
         return np.empty(shape, dtype)
-    array: Array = np.ndarray(shape, dtype, data)
+    # frombuffer keeps the buffer exported while the array lives, so that a bytearray cannot be resized
+    # under it; np.ndarray(buffer=...) would not.
+    array: Array = np.frombuffer(data, dtype).reshape(shape)
     _check_content(array, data)
     if dtype.itemsize == 1 and expected >= _VIEW_FROM_BYTES:
         return array

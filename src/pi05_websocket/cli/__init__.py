@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command `pi05-websocket`: a table of sub-commands, each imported when it is asked for.
+
+In: words. Out: an exit code: 0 done, 1 it did not work, 2 the words make no sense, 130 Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+
+from pi05_websocket.errors import Pi05WebsocketError
+
+__all__ = ["COMMANDS", "EXIT_FAILED", "EXIT_OK", "EXIT_USAGE", "Command", "main"]
+
+EXIT_OK = 0
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """One sub-command."""
+
+    module: str
+    """Module with `run(argv) -> exit code`; imported only when the command is used."""
+
+    summary: str
+    """One line for the overview."""
+
+
+COMMANDS: dict[str, Command] = {
+    "demo": Command(
+        module="pi05_websocket.cli.demo",
+        summary="Watch a simulated SO-101 do its task over a policy server, everything on this machine.",
+    ),
+    "serve": Command(
+        module="pi05_websocket.cli.serve",
+        summary="Serve a policy to robots over OpenPI's protocol.",
+    ),
+}
+
+_EXAMPLES = """\
+examples:
+  pi05-websocket demo                                 the whole loop, nothing to prepare
+  pi05-websocket serve --policy expert                the simulator's policy, for this machine
+  pi05-websocket serve --policy my_module:make_policy --host 0.0.0.0
+                                                      your own, for robots on the network
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(_overview())
+        return EXIT_OK if words else EXIT_USAGE
+    if words[0] in ("-V", "--version", "version"):
+        print(f"pi05-websocket {_version()}")
+        return EXIT_OK
+    command = COMMANDS.get(words[0])
+    if command is None:
+        print(_unknown(words[0]), file=sys.stderr)
+        return EXIT_USAGE
+    return _run(command, words[1:])
+
+
+def _run(command: Command, argv: list[str]) -> int:
+    try:
+        return int(importlib.import_module(command.module).run(argv))
+    except Pi05WebsocketError as exc:
+        print(f"error: {exc}", file=sys.stderr)
+        return EXIT_USAGE if isinstance(exc, ValueError) else EXIT_FAILED
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+
+
+def _overview() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:{width}}  {command.summary}" for name, command in sorted(COMMANDS.items())]
+    return "\n".join(
+        [
+            "usage: pi05-websocket COMMAND [--help] ...",
+            "",
+            "A robot here, its policy on another computer: OpenPI's protocol at both ends.",
+            "",
+            "commands:",
+            *lines,
+            "",
+            _EXAMPLES.rstrip(),
+            "",
+            "pi05-websocket COMMAND --help tells each command's settings; --version which one this is.",
+        ]
+    )
+
+
+def _unknown(word: str) -> str:
+    close = difflib.get_close_matches(word, COMMANDS, n=1)
+    hint = f"Did you mean {close[0]!r}?" if close else f"There are: {', '.join(sorted(COMMANDS))}."
+    return f"error: no command {word!r}. {hint} See pi05-websocket --help."
+
+
+def _version() -> str:
+    try:
+        return version("lerobot_policy_pi05_websocket")
+    except PackageNotFoundError:  # run from a source tree that is not installed
+        return "(not installed)"

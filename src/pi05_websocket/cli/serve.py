@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`pi05-websocket serve`: load a policy, serve it, say where, stop cleanly.
+
+In: words. Out: an exit code; 0 after SIGINT or SIGTERM, 1 when the address cannot be used.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import socket
+import sys
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+import tyro
+
+from pi05_websocket.cli import EXIT_FAILED, EXIT_OK
+from pi05_websocket.server import ServerConfig, WebsocketPolicyServer
+from pi05_websocket.server.loading import load_policy
+
+__all__ = ["ServeCommand", "run"]
+
+_DESCRIPTION = """\
+Serve a policy to robots over OpenPI's protocol.
+
+Any OpenPI client can talk to it, and so can this project's. Inference runs in a thread of its own, so health
+checks (GET /healthz) and other robots never wait for it. Ctrl-C stops it after the inference under way.
+
+examples:
+  pi05-websocket serve --policy expert
+  pi05-websocket serve --policy my_module:make_policy --host 0.0.0.0
+  pi05-websocket serve --policy "replay:wave.npz?loop&action_horizon=25"
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServeCommand:
+    """What to serve and where."""
+
+    policy: str
+    """module:factory (a function, class or object with infer(observation)), replay:FILE or expert."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on. 0.0.0.0 lets other computers in; there is no password, so mind your network."""
+
+    port: int = 8000
+    """TCP port; 0 lets the system choose one."""
+
+    log_level: Literal["debug", "info", "warning"] = "info"
+    """debug tells each exchange with its timings."""
+
+    config: Annotated[ServerConfig, tyro.conf.arg(name="")] = field(default_factory=ServerConfig)
+
+
+def run(argv: list[str]) -> int:
+    """Run the command."""
+    try:
+        command = tyro.cli(
+            ServeCommand, args=argv, prog="pi05-websocket serve", description=_DESCRIPTION
+        )
+    except SystemExit as exc:  # tyro has printed its help or what is wrong
+        return exc.code if isinstance(exc.code, int) else EXIT_FAILED
+    logging.basicConfig(
+        level=command.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    server = WebsocketPolicyServer(
+        load_policy(command.policy), command.host, command.port, config=command.config
+    )
+    try:
+        server.serve_forever(listening=lambda: print(_welcome(command, server), flush=True))
+    except OSError as exc:
+        print(f"error: {_why_not(exc, command)}", file=sys.stderr)
+        return EXIT_FAILED
+    return EXIT_OK
+
+
+def _welcome(command: ServeCommand, server: WebsocketPolicyServer) -> str:
+    url = server.url
+    note = "only this machine can reach it; --host 0.0.0.0 lets robots on the network in"
+    if command.host in ("0.0.0.0", "::", ""):
+        url = f"ws://{_own_address()}:{server.port}"
+        note = "whoever reaches this machine can reach it"
+    return (
+        f"serving {command.policy} at {url} ({note})\n"
+        f"on the robot: --policy.type=pi05_websocket --policy.websocket_url={url}"
+    )
+
+
+def _own_address() -> str:
+    """Return the address by which other computers most likely reach this one; sends nothing."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(
+                ("192.0.2.1", 9)
+            )  # reserved for documentation: only the route is looked up
+            return str(probe.getsockname()[0])
+        except OSError:
+            return "127.0.0.1"
+
+
+def _why_not(exc: OSError, command: ServeCommand) -> str:
+    where = f"{command.host}:{command.port}"
+    if exc.errno == errno.EADDRINUSE:
+        return f"{where} is in use. Is another server running? Stop it, or take --port {command.port + 1}."
+    if exc.errno == errno.EADDRNOTAVAIL or isinstance(exc, socket.gaierror):
+        return f"{command.host} is no address of this machine. Take 127.0.0.1, or 0.0.0.0 for all."
+    if exc.errno == errno.EACCES:
+        return f"{where} needs more rights. Ports from 1024 on are free to all."
+    return f"{where} cannot be listened on: {exc.strerror or exc}"

@@ -7,6 +7,7 @@ Standard library only, and no syntax newer than Python 3.8.
 
 from __future__ import annotations
 
+import ctypes.util
 import os
 import shutil
 import subprocess
@@ -80,11 +81,26 @@ def make_venv(uv: str) -> None:
         sys.exit(NO_PYTHON)
 
 
+def pinned_packages() -> Path:
+    """Return a file with the packages to install here.
+
+    LeRobot imports pyrealsense2 wherever it is installed, in `lerobot-rollout` too, and its wheel cannot be
+    imported without the system's libusb. So the RealSense driver comes only where that is present.
+    """
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    if ctypes.util.find_library("usb-1.0") is None:
+        lines = [line for line in lines if not line.startswith("pyrealsense2")]
+        print("setup: without pyrealsense2: for a RealSense 'apt install libusb-1.0-0', then 'make setup'")
+    here = VENV / "packages.txt"
+    here.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return here
+
+
 def install(uv: str) -> None:
     """Install the pinned packages as they are pinned, then this project on top, editable."""
     pip = [uv, "pip", "install", "-q", "--python", str(venv_python()), "--no-deps"]
     # Compiled once here, because importing LeRobot without bytecode takes twice as long, every time.
-    pinned = [*pip, "--compile-bytecode", "-r", str(ROOT / "constraints.txt")]
+    pinned = [*pip, "--compile-bytecode", "-r", str(pinned_packages())]
     for command in (pinned, [*pip, "--editable", str(ROOT)]):
         done = subprocess.run(command, check=False)
         if done.returncode != 0:

@@ -68,14 +68,14 @@ def run(argv: list[str]) -> int:
         load_policy(command.policy), command.host, command.port, config=command.config
     )
     try:
-        server.serve_forever(listening=lambda: print(_welcome(command, server), flush=True))
+        server.serve_forever(listening=lambda: print(welcome(command, server), flush=True))
     except OSError as exc:
-        print(f"error: {_why_not(exc, command)}", file=sys.stderr)
+        print(f"error: {why_not(exc, command)}", file=sys.stderr)
         return EXIT_FAILED
     return EXIT_OK
 
 
-def _welcome(command: ServeCommand, server: WebsocketPolicyServer) -> str:
+def welcome(command: ServeCommand, server: WebsocketPolicyServer) -> str:
     url = server.url
     note = "only this machine can reach it; --host 0.0.0.0 lets robots on the network in"
     if command.host in ("0.0.0.0", "::", ""):
@@ -99,11 +99,12 @@ def _own_address() -> str:
             return "127.0.0.1"
 
 
-def _why_not(exc: OSError, command: ServeCommand) -> str:
+def why_not(exc: OSError, command: ServeCommand) -> str:
     where = f"{command.host}:{command.port}"
     if exc.errno == errno.EADDRINUSE:
         return f"{where} is in use. Is another server running? Stop it, or take --port {command.port + 1}."
-    if exc.errno == errno.EADDRNOTAVAIL or isinstance(exc, socket.gaierror):
+    # asyncio 3.12 reports an address that is not ours without an errno.
+    if exc.errno in (errno.EADDRNOTAVAIL, None) or isinstance(exc, socket.gaierror):
         return f"{command.host} is no address of this machine. Take 127.0.0.1, or 0.0.0.0 for all."
     if exc.errno == errno.EACCES:
         return f"{where} needs more rights. Ports from 1024 on are free to all."

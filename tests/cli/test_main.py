@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command's overview, its exit codes, and that it stays light."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pi05_websocket import cli
+
+
+@pytest.mark.parametrize(("words", "code"), [(["--help"], 0), (["-h"], 0), (["help"], 0), ([], 2)])
+def test_overview(words: list[str], code: int, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every command is listed with what it does; no words at all is a mistake, but a taught one."""
+    assert cli.main(words) == code
+    shown = capsys.readouterr().out
+    for name, command in cli.COMMANDS.items():
+        assert f"  {name}" in shown
+        assert command.summary in shown
+    assert "examples:" in shown
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    """The installed version."""
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("pi05-websocket 0.")
+
+
+@pytest.mark.parametrize(
+    ("word", "hint"), [("serv", "Did you mean 'serve'?"), ("xyz", "There are: demo")]
+)
+def test_unknown_command(word: str, hint: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A typing mistake gets the word that was meant."""
+    assert cli.main([word]) == 2
+    assert hint in capsys.readouterr().err
+
+
+def test_overview_imports_nothing_heavy() -> None:
+    """The overview is there at once: no numpy, no tyro, no picows."""
+    program = (
+        "import sys; from pi05_websocket import cli; cli.main(['--help']);"
+        "sys.exit(len({'numpy', 'tyro', 'picows', 'torch'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=60)
+    assert done.returncode == 0
+
+
+def test_errors_become_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Our own errors end a command with a line and a code, without a traceback."""
+    (tmp_path / "failing_command.py").write_text(
+        "from pi05_websocket import errors\n"
+        "def run(argv):\n"
+        "    if argv == ['config']: raise errors.ConfigError('settings')\n"
+        "    if argv == ['lost']: raise errors.ConnectionLost('gone')\n"
+        "    raise KeyboardInterrupt\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(cli.COMMANDS, "fail", cli.Command(module="failing_command", summary=""))
+    assert [cli.main(["fail", word]) for word in ("config", "lost", "Ctrl-C")] == [2, 1, 130]
+    assert capsys.readouterr().err == "error: settings\nerror: gone\n"

@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`pi05-websocket serve` as a process: what it says, how it ends; and its refusals."""
+
+from __future__ import annotations
+
+import errno
+import re
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pi05_websocket import cli
+from pi05_websocket.cli import serve
+
+
+@pytest.fixture
+def recording(tmp_path: Path) -> str:
+    """Name a policy that needs nothing."""
+    np.save(tmp_path / "wave.npy", np.zeros((3, 6)))
+    return f"replay:{tmp_path / 'wave.npy'}"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_serves_until_it_is_told_to_stop(recording: str, number: signal.Signals) -> None:
+    """One line with the URL and what to type on the robot, the health check, and exit code 0."""
+    command = [
+        sys.executable,
+        "-c",
+        "import sys; from pi05_websocket.cli import main; sys.exit(main())",
+    ]
+    with subprocess.Popen(
+        [*command, "serve", "--policy", recording, "--port", "0"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        lines = [process.stdout.readline(), process.stdout.readline()]
+        found = re.search(r"at (ws://127\.0\.0\.1:\d+) \(only this machine", lines[0])
+        assert found, lines
+        assert f"--policy.websocket_url={found[1]}" in lines[1]
+        health = found[1].replace("ws://", "http://") + "/healthz"
+        assert urllib.request.urlopen(health, timeout=10).read() == b"OK\n"
+        process.send_signal(number)
+        _, log = process.communicate(timeout=20)
+    assert process.returncode == 0
+    assert "Traceback" not in log
+    assert "stopped" in log
+
+
+def test_port_in_use(recording: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """The commonest failure says what to do instead."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert cli.main(["serve", "--policy", recording, "--port", str(port)]) == 1
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert message == (
+        f"error: 127.0.0.1:{port} is in use. Is another server running? Stop it, or take --port {port + 1}."
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["--policy", "nowhere:make"], 2, "there is no module 'nowhere'"),
+        (["--policy", "RECORDING", "--host", "192.0.2.1"], 1, "192.0.2.1 is no address of this machine"),
+        (["--policy", "RECORDING", "--stop-timeout-s", "-1"], 2, "stop_timeout_s must be at least 0"),
+        ([], 2, "--policy"),
+    ],
+)  # fmt: skip
+def test_refusals(
+    recording: str, words: list[str], code: int, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Wrong words are told in words, with an exit code that says whose fault it is."""
+    words = [recording if word == "RECORDING" else word for word in words]
+    assert cli.main(["serve", *words]) == code
+    assert message in capsys.readouterr().err
+
+
+def test_help(capsys: pytest.CaptureFixture[str]) -> None:
+    """Every setting is explained, with examples."""
+    assert cli.main(["serve", "--help"]) == 0
+    shown = capsys.readouterr().out
+    for word in ("--policy", "--host", "--port", "--no-debug", "--stop-timeout-s", "examples:"):
+        assert word in shown
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (OSError(errno.EACCES, "Permission denied"), "127.0.0.1:80 needs more rights"),
+        (OSError(errno.EIO, "Input/output error"), "cannot be listened on: Input/output error"),
+        (socket.gaierror(-2, "Name or service not known"), "is no address of this machine"),
+    ],
+)
+def test_why_an_address_cannot_be_used(error: OSError, message: str) -> None:
+    """What the system says, in words that help."""
+    command = serve.ServeCommand(policy="x:y", port=80)
+    assert message in serve.why_not(error, command)
+
+
+def test_a_server_for_the_network_tells_its_address() -> None:
+    """The line for the robot holds an address that works from there, not 0.0.0.0."""
+    from pi05_websocket.server import WebsocketPolicyServer
+    from pi05_websocket.server.replay import ReplayPolicy
+
+    command = serve.ServeCommand(policy="x:y", host="0.0.0.0", port=8000)
+    server = WebsocketPolicyServer(ReplayPolicy(np.zeros((1, 6))), command.host, command.port)
+    shown = serve.welcome(command, server)
+    assert "whoever reaches this machine can reach it" in shown
+    assert re.search(r"--policy\.websocket_url=ws://\d+\.\d+\.\d+\.\d+:8000$", shown)
+    assert "0.0.0.0" not in shown

@@ -162,6 +162,7 @@ class Connection(picows.WSListener):  # type: ignore[misc]  # picows is compiled
         code = int(frame.get_close_code())
         if not self._closing:
             self._closing = True
+            self._worker.forget(self)
             # 1005 and the like say that there was no code, and may not be sent (RFC 6455, 7.4.1).
             self._ws.send_close(code if code in range(1000, 1004) or code >= 3000 else 1000)
         self._ws.disconnect(graceful=True)

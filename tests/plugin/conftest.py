@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A policy server in a thread, LeRobot's command lines in this process, and a fake arm to watch."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import fake_lerobot
+import lerobot.configs.parser
+import numpy as np
+import pytest
+from lerobot.scripts import lerobot_eval, lerobot_rollout
+from lerobot.utils.import_utils import register_third_party_plugins
+from misbehaving import bare_tcp, scripted
+
+from pi05_websocket.server import WebsocketPolicyServer
+
+__all__ = ["bare_tcp", "scripted"]
+
+
+class CountingPolicy:
+    """Answers with chunks that continue from the state it is shown, and remembers what it saw."""
+
+    def __init__(self, *, rows: int = 30, width: int = 6, step: float = 1.0, delay_s: float = 0.0):
+        self.observations: list[dict[str, Any]] = []
+        self.rows, self.width, self.step, self.delay_s = rows, width, step, delay_s
+        self.change: Callable[[np.ndarray], Any] = lambda actions: actions
+
+    def infer(self, obs: dict[str, Any]) -> dict[str, Any]:
+        """Return the next `rows` rows, each `step` further than the one before."""
+        time.sleep(self.delay_s)
+        self.observations.append({key: np.array(value) for key, value in obs.items()})
+        start = np.resize(np.asarray(obs["observation/state"], np.float64), self.width)
+        actions = start + self.step * np.arange(1, self.rows + 1)[:, None]
+        return {"actions": self.change(actions)}
+
+    @property
+    def prompts(self) -> list[str]:
+        """The prompts seen, in order, repetitions left out."""
+        seen = [str(observation.get("prompt")) for observation in self.observations]
+        return [text for i, text in enumerate(seen) if i == 0 or seen[i - 1] != text]
+
+
+@pytest.fixture
+def served() -> Iterator[Callable[..., tuple[CountingPolicy, str]]]:
+    """Return a function that serves a counting policy; gives the policy and its URL."""
+    servers: list[WebsocketPolicyServer] = []
+
+    def serve(**options: Any) -> tuple[CountingPolicy, str]:
+        policy = CountingPolicy(**options)
+        servers.append(WebsocketPolicyServer(policy, host="127.0.0.1", port=0).start())
+        return policy, f"ws://127.0.0.1:{servers[-1].port}"
+
+    yield serve
+    for server in servers:
+        server.close()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def plugins() -> None:
+    """Find plugins as LeRobot's commands do: by the installed distributions' names."""
+    register_third_party_plugins()
+
+
+@pytest.fixture
+def arm() -> Iterator[Callable[[], fake_lerobot.FakeArm]]:
+    """Return the arm that LeRobot made during the test."""
+    fake_lerobot.FakeArm.made.clear()
+    yield lambda: fake_lerobot.FakeArm.made[-1]
+    fake_lerobot.FakeArm.made.clear()
+
+
+@pytest.fixture
+def said() -> Iterator[list[str]]:
+    """Return what our loggers say during the test; LeRobot's commands replace the root logger's handlers."""
+    lines: list[str] = []
+    listener = logging.Handler()
+    listener.emit = lambda record: lines.append(record.getMessage())  # type: ignore[method-assign]
+    loggers = [
+        logging.getLogger(name) for name in ("pi05_websocket", "lerobot_policy_pi05_websocket")
+    ]
+    for logger in loggers:
+        logger.addHandler(listener)
+    yield lines
+    for logger in loggers:
+        logger.removeHandler(listener)
+
+
+def _run(main: Callable[[], Any], program: str, *arguments: str) -> None:
+    previous = sys.argv
+    sys.argv = [program, *arguments]
+    lerobot.configs.parser._config_path_args.clear()
+    try:
+        main()
+    finally:
+        sys.argv = previous
+
+
+@pytest.fixture
+def lerobot_rollout_main() -> Callable[..., None]:
+    """Return `lerobot-rollout` on the fake arm: settings every test shares, then its own."""
+    common = (
+        "--robot.type=fake_arm",
+        "--task=pick up the cube",
+        "--fps=30",
+        "--play_sounds=false",
+        "--return_to_initial_position=false",
+    )
+    return lambda *arguments: _run(lerobot_rollout.rollout, "lerobot-rollout", *common, *arguments)
+
+
+@pytest.fixture
+def lerobot_eval_main() -> Callable[..., None]:
+    """Return `lerobot-eval` on the fake environment."""
+    return lambda *arguments: _run(
+        lerobot_eval.eval_main, "lerobot-eval", "--env.type=fake_world", *arguments
+    )

@@ -168,10 +168,13 @@ async def open_transport(config: ConnectionConfig, transport: Transport) -> None
             "ssl_handshake_timeout": config.handshake_timeout,
         }
 
-    async def dial(url: object) -> socket.socket:
-        return await _tcp_connect(config, url.host, url.port)  # type: ignore[attr-defined]
+    dialled: list[socket.socket] = []
 
-    with _translated(config):
+    async def dial(url: object) -> socket.socket:
+        dialled.append(await _tcp_connect(config, url.host, url.port))  # type: ignore[attr-defined]
+        return dialled[-1]
+
+    with _translated(config), _hung_up_when_cancelled(dialled):
         async with asyncio.timeout(config.connect_timeout + config.handshake_timeout):
             await picows.ws_connect(
                 lambda: transport,
@@ -188,6 +191,18 @@ async def open_transport(config: ConnectionConfig, transport: Transport) -> None
             )
     if not transport.opened:  # picows returns all the same when the peer hangs up during the upgrade
         raise ConnectFailed(f"{config.url}: {_NO_WEBSOCKET}")
+
+
+@contextlib.contextmanager
+def _hung_up_when_cancelled(dialled: list[socket.socket]) -> Iterator[None]:
+    """End a half-made connection: nobody else holds it when `close` comes during the upgrade."""
+    try:
+        yield
+    except asyncio.CancelledError:
+        for sock in dialled:
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+        raise
 
 
 async def _tcp_connect(config: ConnectionConfig, host: str, port: int) -> socket.socket:

@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""LeRobot's own `lerobot-eval` on a vectorised environment: one request per environment, in flight together."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytestmark = [
+    pytest.mark.lerobot,
+    pytest.mark.timeout(120),
+    pytest.mark.filterwarnings("default"),  # LeRobot and its dependencies warn about themselves
+]
+
+
+class TogetherPolicy:
+    """Says how many requests had arrived before the first was answered."""
+
+    def __init__(self) -> None:
+        self.states: list[float] = []
+
+    def infer(self, obs):
+        """Answer with ten rows towards forty."""
+        self.states.append(float(np.asarray(obs["observation/state"])[0]))
+        return {"actions": np.asarray(obs["observation/state"]) + 5.0 * np.arange(1, 11)[:, None]}
+
+
+def test_batch_of_environments(served, lerobot_eval_main, tmp_path: Path):
+    """Three environments, five episodes: every one reaches its goal, with as few requests as needed."""
+    policy, url = served(rows=10, step=5.0)
+
+    lerobot_eval_main(
+        "--policy.type=pi05_websocket",
+        f"--policy.websocket_url={url}",
+        "--eval.batch_size=3",
+        "--eval.n_episodes=5",
+        "--eval.use_async_envs=false",
+        f"--output_dir={tmp_path}",
+    )
+
+    overall = json.loads((tmp_path / "eval_info.json").read_text())["overall"]
+    assert overall["pc_success"] == 100.0
+    assert overall["n_episodes"] == 5
+    # Two batches of three environments; ten rows a chunk and at most twelve steps an episode.
+    assert len(policy.observations) <= 2 * 2 * 3
+    assert {str(o["prompt"]) for o in policy.observations} == {"reach forty"}
+
+
+def test_execution_horizon_is_exact(served, lerobot_eval_main, tmp_path: Path):
+    """A simulator waits for its chunk: `action_horizon` rows of each, no more and no fewer."""
+    policy, url = served(rows=10, step=1.0)
+
+    lerobot_eval_main(
+        "--policy.type=pi05_websocket",
+        f"--policy.websocket_url={url}",
+        "--policy.action_horizon=4",
+        "--eval.batch_size=1",
+        "--eval.n_episodes=1",
+        "--eval.use_async_envs=false",
+        f"--output_dir={tmp_path}",
+    )
+
+    pans = [float(o["observation/state"][0]) for o in policy.observations]
+    assert np.diff(pans).tolist() == [4.0, 4.0]
+
+
+def test_requests_are_in_flight_together(bare_tcp, scripted, lerobot_eval_main, tmp_path: Path):
+    """All environments' observations are on their way before the first answer is waited for."""
+    from misbehaving import METADATA, reply
+
+    together = []
+
+    def answer_when_all_have_asked(connection):
+        connection.send(METADATA)
+        while True:
+            for _ in range(4):
+                connection.recv()
+            together.append(True)
+            for _ in range(4):
+                connection.send(reply(50.0))
+
+    server = scripted(answer_when_all_have_asked)
+    lerobot_eval_main(
+        "--policy.type=pi05_websocket",
+        f"--policy.websocket_url={server.url}",
+        "--eval.batch_size=4",
+        "--eval.n_episodes=4",
+        "--eval.use_async_envs=false",
+        f"--output_dir={tmp_path}",
+    )
+
+    assert together
+
+
+def test_server_that_starts_late_is_waited_for(scripted, lerobot_eval_main, tmp_path: Path):
+    """An evaluation is not lost because the server needs a moment."""
+    from misbehaving import METADATA, reply
+
+    def answer(connection):
+        connection.send(METADATA)
+        for _ in connection:
+            connection.send(reply(50.0))
+
+    server = scripted(answer)
+    server.stop()
+    threading.Timer(1.0, server.start).start()
+
+    lerobot_eval_main(
+        "--policy.type=pi05_websocket",
+        f"--policy.websocket_url={server.url}",
+        "--eval.batch_size=1",
+        "--eval.n_episodes=1",
+        "--eval.use_async_envs=false",
+        f"--output_dir={tmp_path}",
+    )
+
+    overall = json.loads((tmp_path / "eval_info.json").read_text())["overall"]
+    assert overall["pc_success"] == 100.0
+
+
+def test_server_that_never_answers_ends_the_evaluation(served, lerobot_eval_main, tmp_path: Path):
+    """Holding for ever would only hide that nothing was ever valid."""
+    policy, url = served()
+    policy.change = lambda actions: actions * np.nan
+    began = time.monotonic()
+
+    with pytest.raises(Exception, match="never answered with a valid chunk"):
+        lerobot_eval_main(
+            "--policy.type=pi05_websocket",
+            f"--policy.websocket_url={url}",
+            "--policy.first_request_timeout=2",
+            "--policy.timeout=1",
+            "--eval.batch_size=1",
+            "--eval.n_episodes=1",
+            "--eval.use_async_envs=false",
+            f"--output_dir={tmp_path}",
+        )
+
+    assert time.monotonic() - began < 30

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The simulated arm's tasks: what it is told, where the cube begins and how it moves, time. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from pi05_websocket.errors import ConfigError
+
+__all__ = ["BELT_SPEED", "CUBE_SIZE", "TASKS", "CubePose", "Task", "make_task", "spawn"]
+
+CUBE_SIZE = 0.025
+"""Edge of the cube, metres."""
+
+BELT_SPEED = 0.01
+"""Default speed of the belt, metres per second."""
+
+_SPAWN_CENTRE = (0.23, 0.0)
+_SPAWN_RADIUS = 0.07
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """One task. Success is the simulator's own predicate: pinched by both jaws, 5 cm above the table."""
+
+    name: str
+    """As in `--robot.task`."""
+
+    prompt: str
+    """The instruction that goes into the observation."""
+
+    belt_speed: float = 0.0
+    """How fast the cube travels towards +y until it is grasped, metres per second."""
+
+    time_limit_s: float = 10.0
+    """An episode that took longer has failed."""
+
+
+TASKS = {
+    "cube": Task(name="cube", prompt="Pick up the red cube."),
+    "belt": Task(
+        name="belt", prompt="Pick up the red cube from the moving belt.", belt_speed=BELT_SPEED
+    ),
+}
+
+
+def make_task(name: str, *, belt_speed: float | None = None) -> Task:
+    """Return a task by name, the belt's with another speed if one is given.
+
+    Raises:
+        ConfigError: If there is no such task, or a speed does not fit it.
+    """
+    task = TASKS.get(name)
+    if task is None:
+        raise ConfigError(f"unknown task {name!r}: expected one of {sorted(TASKS)}")
+    if belt_speed is None or name != "belt":
+        return task
+    if not 0.0 <= belt_speed <= 0.2:
+        raise ConfigError(f"belt_speed is {belt_speed} m/s: expected 0 to 0.2")
+    return Task(name=task.name, prompt=task.prompt, belt_speed=belt_speed)
+
+
+@dataclass(frozen=True, slots=True)
+class CubePose:
+    """Where the cube lies on the table."""
+
+    x: float
+    """Metres, forward."""
+
+    y: float
+    """Metres, left."""
+
+    yaw: float
+    """Radians."""
+
+
+def spawn(seed: int, episode: int) -> CubePose:
+    """Return where the cube of an episode begins: within 7 cm of (0.23, 0), turned anyhow.
+
+    The same seed and episode always give the same pose.
+    """
+    rng = np.random.default_rng([seed, episode])
+    radius, angle, yaw = (
+        rng.uniform(0, _SPAWN_RADIUS),
+        rng.uniform(0, 2 * np.pi),
+        rng.uniform(0, np.pi),
+    )
+    x, y = _SPAWN_CENTRE
+    return CubePose(x + radius * np.cos(angle), y + radius * np.sin(angle), yaw)

@@ -240,14 +240,17 @@ class TestSelectAction:
 
         robot = made(scripted(lambda c: None, process_request=refuse).url)
 
-        with pytest.raises(AccessRefused):
+        def drive() -> None:
             for _ in range(50):
                 robot.select_action(batch())
                 time.sleep(0.02)
 
+        with pytest.raises(AccessRefused):
+            drive()
+
     def test_raise_is_an_error(self, made):
         """`fallback="raise"` stops the loop with the cause."""
-        with pytest.raises(NoValidAction, match="refused|not connected"):
+        with pytest.raises(NoValidAction, match=r"refused|not connected"):
             made(fallback="raise").select_action(batch())
 
     def test_zero_is_zero(self, made):
@@ -323,7 +326,8 @@ class TestFactories:
         """LeRobot imports every installed distribution whose name begins with lerobot_policy_."""
         code = (
             "from lerobot.utils.import_utils import register_third_party_plugins as r; r();"
-            "from lerobot.configs import PreTrainedConfig as C; print('pi05_websocket' in C.get_known_choices())"
+            "from lerobot.configs import PreTrainedConfig as C;"
+            "print('pi05_websocket' in C.get_known_choices())"
         )
 
         out = subprocess.run(
@@ -425,7 +429,7 @@ class TestFactories:
             policy.forward(batch())
 
     def test_copies_begin_anew(self, served, made):
-        """deepcopy and pickle leave the socket and its thread behind."""
+        """Deepcopy and pickle leave the socket and its thread behind."""
         _, url = served()
         robot = made(url)
         robot.select_action(batch())

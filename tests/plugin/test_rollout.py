@@ -209,7 +209,7 @@ class TestRecording:
         """`--strategy.type=episodic` records what the policy did; a reset lies between the episodes."""
         from lerobot.datasets import LeRobotDataset
 
-        policy, url = served()
+        _, url = served()
         root = tmp_path / "dataset"
 
         lerobot_rollout_main(
@@ -285,7 +285,7 @@ class TestRtc:
         """The engine sends nothing without a chunk, so zeros cannot be had."""
         _, url = served()
 
-        with pytest.raises(ValueError, match="inference.type=sync"):
+        with pytest.raises(ValueError, match=r"inference\.type=sync"):
             lerobot_rollout_main(
                 POLICY, f"--policy.websocket_url={url}", *self.RTC, "--policy.fallback=zero"
             )

@@ -189,7 +189,8 @@ async def open_transport(config: ConnectionConfig, transport: Transport) -> None
                 logger_name=_library_logger,
                 **extra,
             )
-    if not transport.opened:  # picows returns all the same when the peer hangs up during the upgrade
+    if not transport.opened:
+        # picows returns all the same when the peer hangs up during the upgrade.
         raise ConnectFailed(f"{config.url}: {_NO_WEBSOCKET}")
 
 

@@ -7,6 +7,7 @@ No secret is ever a field: LeRobot prints and saves configs.
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -133,7 +134,7 @@ class PI05WebSocketConfig(PreTrainedConfig):  # type: ignore[misc]  # LeRobot is
     device: str | None = "cpu"
     """Nothing is computed here; cpu keeps images off the GPU and back."""
 
-    push_to_hub: bool = False  # type: ignore[assignment]  # same override as in LeRobot's base
+    push_to_hub: bool = False
     """A remote policy has no weights to push."""
 
     rtc_config: RTCConfig | None = None
@@ -259,5 +260,6 @@ class PI05WebSocketConfig(PreTrainedConfig):  # type: ignore[misc]  # LeRobot is
     def _save_pretrained(self, save_directory: Path) -> None:
         # Features describe one environment, not the server. Saved, they would make every later rollout look
         # like an evaluation (see `PI05WebSocketPolicy`: how the policy is built decides the tick source).
-        bare = replace(self, input_features={}, output_features={}, pretrained_path=None)
+        bare = copy(self)
+        bare.input_features, bare.output_features, bare.pretrained_path = {}, {}, None
         super(PI05WebSocketConfig, bare)._save_pretrained(save_directory)

@@ -263,7 +263,7 @@ class PI05WebSocketPolicy(PreTrainedPolicy):  # type: ignore[misc]  # LeRobot is
                 "chunk, so the arm holds. Use fallback=hold with it."
             )
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]  # compiling a network call costs 48 s for nothing
+    @torch.compiler.disable  # compiling a network call would cost 48 s for nothing
     @torch.no_grad()
     def predict_action_chunk(
         self,

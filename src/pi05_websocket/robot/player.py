@@ -50,17 +50,33 @@ RETRY_MAX_S = 1.0
 class PendingReply(Protocol):
     """What a finished exchange holds."""
 
-    value: Any
-    nbytes: int
-    received_at: float
+    @property
+    def value(self) -> Any:
+        """The decoded message, untrusted."""
+
+    @property
+    def nbytes(self) -> int:
+        """Its size on the wire."""
+
+    @property
+    def received_at(self) -> float:
+        """When it came, in monotonic seconds."""
 
 
 class PendingExchange(Protocol):
     """A request under way, as `RemotePolicy.submit` returns it."""
 
-    limit: float
-    nbytes: int
-    sent_at: float
+    @property
+    def limit(self) -> float:
+        """Seconds after which the reply counts as late."""
+
+    @property
+    def nbytes(self) -> int:
+        """The request's size on the wire."""
+
+    @property
+    def sent_at(self) -> float:
+        """When it was handed over, in monotonic seconds."""
 
     def done(self) -> bool:
         """Say whether `result` returns or raises at once."""

@@ -344,7 +344,7 @@ class PI05WebSocketPolicy(PreTrainedPolicy):  # type: ignore[misc]  # LeRobot is
         if not session.waited:
             session.waited = True
             tick = self._wait_for_first_chunk(session, player, tick, observe)
-        return player.act(tick, self._measured(observation))
+        return player.act(tick, _measured(observation, player))
 
     def _wait_for_first_chunk(
         self, session: _Session, player: ActionPlayer, tick: int, observe: Callable[[], Observation]
@@ -393,7 +393,7 @@ class PI05WebSocketPolicy(PreTrainedPolicy):  # type: ignore[misc]  # LeRobot is
             if not player.started:  # nothing was ever valid: holding would only hide it
                 raise _never_started(player)
         return [
-            player.act(tick, self._measured(observation))
+            player.act(tick, _measured(observation, player))
             for player, observation in zip(players, observations, strict=True)
         ]
 
@@ -401,14 +401,6 @@ class PI05WebSocketPolicy(PreTrainedPolicy):  # type: ignore[misc]  # LeRobot is
         """Return what makes the observation once a request is really due: resizing costs milliseconds."""
         key_map = self._key_map
         return lambda: key_map.observation(observation.images, observation.state, observation.task)
-
-    def _measured(self, observation: RobotObservation) -> Float32Array | None:
-        """Return the state as a pose that can be held: finite, and as wide as an action."""
-        config = self.config.player_config(tick_source=self._tick_source, key_map=self._key_map)
-        state = observation.state
-        if not np.isfinite(state).all() or config.action_dim not in (None, len(state)):
-            return None
-        return state
 
     def _robot_action(self, values: Float32Array, joints: list[str]) -> dict[str, float]:
         if len(values) != len(joints):
@@ -526,6 +518,12 @@ class PI05WebSocketPolicy(PreTrainedPolicy):  # type: ignore[misc]  # LeRobot is
     def key_map(self) -> KeyMap:
         """The key map in use."""
         return self._key_map
+
+
+def _measured(observation: RobotObservation, player: ActionPlayer) -> Float32Array | None:
+    """Return the state as a pose that can be held: finite, and as wide as an action."""
+    state, width = observation.state, player.config.action_dim
+    return state if np.isfinite(state).all() and width in (None, len(state)) else None
 
 
 def _close(remote: RemotePolicy, trace: Trace) -> None:

@@ -240,8 +240,9 @@ def _pad(image: UInt8Array, height: int, width: int, *, key: str) -> UInt8Array:
 def _crop(image: UInt8Array, height: int, width: int) -> UInt8Array:
     rows, columns = image.shape[:2]
     ratio = min(columns / width, rows / height)
-    left, top = (columns - width * ratio) / 2, (rows - height * ratio) / 2
     # Clipped, because the last bit of a product can lie one step outside the image.
+    left = max(0.0, (columns - width * ratio) / 2)
+    top = max(0.0, (rows - height * ratio) / 2)
     box = (left, top, min(columns, left + width * ratio), min(rows, top + height * ratio))
     return _resize(image, height, width, box)
 

@@ -187,6 +187,14 @@ def test_result_has_the_size_asked_for(
     assert resized.flags.writeable
 
 
+def test_crop_box_never_leaves_the_image() -> None:
+    """The rounding of a product may lie one step outside; found by Hypothesis for 23 rows."""
+    for rows, columns in ((23, 1), (7, 3), (49, 31)):
+        for height in range(1, 64):
+            image = np.zeros((rows, columns, 3), np.uint8)
+            assert resize_crop(image, height, 33).shape == (height, 33, 3)
+
+
 @pytest.mark.parametrize("resize", RESIZERS)
 def test_leading_axes_are_kept(resize: Any) -> None:
     """A stack of images becomes the stack of the resized images."""

@@ -90,7 +90,9 @@ def pinned_packages() -> Path:
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     if ctypes.util.find_library("usb-1.0") is None:
         lines = [line for line in lines if not line.startswith("pyrealsense2")]
-        print("setup: without pyrealsense2: for a RealSense 'apt install libusb-1.0-0', then 'make setup'")
+        print(
+            "setup: without pyrealsense2: for a RealSense 'apt install libusb-1.0-0', then 'make setup'"
+        )
     here = VENV / "packages.txt"
     here.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return here

@@ -1,23 +1,35 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Settings for every test: what is collected without the extras, and how Hypothesis searches."""
+"""Settings for every test: what is collected without the extras, the markers, how Hypothesis searches."""
 
 from __future__ import annotations
 
 import importlib.util
+from pathlib import Path
 
+import pytest
 from hypothesis import settings
 
-# Test modules of an extra import it at their top; without the extra there is nothing to collect.
-_NEEDS = {
-    "plugin": "lerobot",
-    "sim": "so101_nexus",
-    "interop": "openpi_client",
-    "faults": "trustme",
+FOLDERS = {
+    "plugin": ("lerobot", "lerobot"),
+    "sim": ("sim", "so101_nexus"),
+    "interop": ("openpi", "openpi_client"),
+    "faults": ("faults", "trustme"),
 }
+"""Folder -> the marker all its tests have, and the package they cannot be collected without."""
+
+# Test modules of an extra import it at their top; without the extra there is nothing to collect.
 collect_ignore = [
-    folder for folder, package in _NEEDS.items() if importlib.util.find_spec(package) is None
+    folder for folder, (_, package) in FOLDERS.items() if importlib.util.find_spec(package) is None
 ]
 
 # No deadline: how long an example takes says more about the machine than about the code.
 settings.register_profile("default", deadline=None)
 settings.load_profile("default")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark every test in a folder with the folder's marker, so that each is in exactly one step."""
+    for item in items:
+        folder = item.path.relative_to(Path(__file__).parent).parts[0]
+        if folder in FOLDERS:
+            item.add_marker(FOLDERS[folder][0])

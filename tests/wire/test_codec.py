@@ -256,9 +256,18 @@ def test_a_map_too_deep_is_refused() -> None:
 
 def test_encode_into_keeps_head_room_and_sets_the_length() -> None:
     """The message follows the head-room, and the buffer ends where the message ends."""
-    buffer = bytearray(b"h" * 4 + b"x" * 1000)
-    codec.encode_into({"a": 1}, buffer, 4)
-    assert bytes(buffer) == b"hhhh" + codec.encode({"a": 1})
+    for offset in (0, 3, 64, 258):
+        for length in (0, 1000):
+            buffer = bytearray(length)
+            codec.encode_into({"a": 1}, buffer, offset)
+            assert bytes(buffer[offset:]) == codec.encode({"a": 1})
+
+
+@pytest.mark.parametrize("offset", [-1, 1, 2, 259])
+def test_encode_into_has_no_other_offsets(offset: int) -> None:
+    """Head-room is written in a form that only these sizes have."""
+    with pytest.raises(ValueError, match=f"offset must be 0 or from 3 to 258, got {offset}"):
+        codec.encode_into({}, bytearray(), offset)
 
 
 def test_encode_into_leaves_the_buffer_alone_after_a_refusal() -> None:

@@ -44,20 +44,31 @@ def encode(obj: Any) -> bytes:
 def encode_into(obj: Any, buffer: bytearray, offset: int = 0) -> None:
     """Encode into `buffer` from `offset` on and set the buffer's length to the message's end.
 
-    The bytes before `offset` stay: head-room for a frame header. After an error the buffer is as
-    it was.
+    The bytes before `offset` are head-room, for a frame header; what was in them is lost. After an
+    `EncodeError` the buffer is as it was.
+
+    Args:
+        offset: 0, or from 3 to 258.
 
     Raises:
         EncodeError: As `encode`.
         BufferError: If somebody still holds a view of `buffer`.
     """
-    _ENCODER.encode_into(_sendable(obj), buffer, offset)
+    if offset == 0:
+        _ENCODER.encode_into(_sendable(obj), buffer)
+        return
+    if not 3 <= offset <= 258:
+        raise ValueError(f"offset must be 0 or from 3 to 258, got {offset}")
+    # msgspec's own `offset` gives the buffer's memory back and takes it anew: 262 page faults and 0.6 ms for
+    # each observation. So the head-room is written too: as binary, the first item of a list of two.
+    _ENCODER.encode_into((_ZEROS[3:offset], _sendable(obj)), buffer)
 
 
+_ZEROS: Final = bytes(258)
 _ENCODER: Final = msgspec.msgpack.Encoder()
 
 
-class _Unsendable(Exception):  # noqa: N818 - a signal, becomes an EncodeError
+class _Unsendable(Exception):
     """Something cannot travel; collects the keys that lead to it on its way up."""
 
     def __init__(self, reason: str) -> None:

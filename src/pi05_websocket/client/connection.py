@@ -248,14 +248,14 @@ class Connection:
             except Pi05WebsocketError as exc:
                 error = exc
             if not error.retryable:
-                logger.error("%s: not tried again: %s", self.config.url, error)
+                logger.error("%s (not tried again)", self._located(error))
                 self._set(ConnectionState.FAILED, error)
                 self._fail_all(error)
                 return
             wait = self._backoff.next()
             # WARNING once for each outage, DEBUG for the attempts while it lasts.
             level = logging.DEBUG if self._state is ConnectionState.WAITING else logging.WARNING
-            logger.log(level, "%s: %s; trying again", self.config.url, error)
+            logger.log(level, "%s (trying again)", self._located(error))
             self._set(ConnectionState.WAITING, error)
             await asyncio.sleep(wait)
 
@@ -371,6 +371,11 @@ class Connection:
             self._state = state
             self._error = error
             self._changed.notify_all()
+
+    def _located(self, error: Pi05WebsocketError) -> str:
+        """Return the error's text with the address it is about, once."""
+        text = str(error)
+        return text if self.config.url in text else f"{self.config.url}: {text}"
 
     def _not_ready(self) -> Pi05WebsocketError:
         if self._error is not None:

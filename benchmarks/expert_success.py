@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import tyro
 
 from pi05_websocket.presets import preset
@@ -71,7 +72,7 @@ class Runner:
     def __init__(self, settings: Benchmark) -> None:
         self._settings = settings
         self._clock = FakeClock()
-        self._last: EpisodeEvent | None = None
+        self._ended: list[EpisodeEvent] = []
         task = make_task(settings.task, belt_speed=settings.belt_speed)
         self._prompt, self._limit_s = task.prompt, task.time_limit_s
         rules = EpisodeRules(next_episode="never", time_limit_s=task.time_limit_s, settle_s=0.0)
@@ -85,21 +86,21 @@ class Runner:
 
     def _note(self, event: EpisodeEvent) -> None:
         if event.kind == "ended":
-            self._last = event
+            self._ended.append(event)
 
     def run(self, seed: int) -> Episode:
         """Run one episode to its end."""
-        self._last = None
+        self._ended.clear()
         self._sim.reset(seed)
         started = self._clock.now()
         # Twice the limit: an expert that never moves the arm never begins the episode.
-        while self._last is None and self._clock.now() - started < 2 * self._limit_s:
+        while not self._ended and self._clock.now() - started < 2 * self._limit_s:
             self._execute(self._ask())
-        if self._last is None:
+        if not self._ended:
             return Episode(seed, False, self._limit_s)
-        return Episode(seed, self._last.success, self._last.duration_s)
+        return Episode(seed, self._ended[0].success, self._ended[0].duration_s)
 
-    def _ask(self) -> np.ndarray:
+    def _ask(self) -> npt.NDArray[np.float32]:
         seen = self._sim.get_observation()
         images = {name: seen[name] for name in CAMERA_SHAPES}
         state = np.array([seen[f"{name}.pos"] for name in JOINTS], dtype=np.float32)
@@ -108,13 +109,13 @@ class Runner:
         )
         reply: Any = codec.decode(codec.encode(self._expert.infer(request)))
         self._clock.sleep(self._settings.latency_ms / 1000.0)
-        return np.asarray(reply["actions"])
+        return np.asarray(reply["actions"], dtype=np.float32)
 
-    def _execute(self, chunk: np.ndarray) -> None:
+    def _execute(self, chunk: npt.NDArray[np.float32]) -> None:
         for row in chunk[: self._settings.execute]:
             self._sim.send_action(row)
             self._clock.sleep(1.0 / CONTROL_HZ)
-            if self._last is not None:
+            if self._ended:
                 return
 
     def close(self) -> None:

@@ -127,9 +127,9 @@ class CameraThread:
         due = time.monotonic()
         while not self._stop.is_set():
             self._images = rig.render(self._snapshot())
-            self._ready.set()
             if self._sink is not None:
                 self._sink(self._images)
+            self._ready.set()
             # Absolute pacing; a late frame is dropped rather than followed by two at once.
             now = time.monotonic()
             due = max(due + period, now)

@@ -183,7 +183,8 @@ def rows(joints: Float64Array, path: list[Waypoint], count: int) -> Float32Array
     Returns:
         `(count, 6)` float32, inside the joints' limits.
     """
-    position, out = joints.copy(), []
+    position = joints.copy()
+    out: list[Float64Array] = []
     for waypoint in path:
         while len(out) < count and not np.allclose(position, waypoint.joints, atol=1e-6):
             position = _advance(position, waypoint.joints)

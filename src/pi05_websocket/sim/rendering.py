@@ -74,6 +74,8 @@ class CameraRig:
             WRIST: (self._wrist_camera(), WRIST_SIZE, WRIST_SIZE),
             REALSENSE: (self._front_camera(), FRONT_CAMERA.width, FRONT_CAMERA.height),
         }
+        # Compiles the shaders; and Mesa's very first frame differs from its repetitions by a grey level or two.
+        self.render(Look(np.array(model.qpos0), None))
 
     def _wrist_camera(self) -> Any:
         camera = self._mujoco.MjvCamera()

@@ -70,14 +70,15 @@ class Scene:
                 self.model.mat_rgba[material] = _ARM_COLOUR
         self.model.geom_rgba[self.model.geom("floor").id] = _TABLE_COLOUR
 
-    def place_arm(self, joints: Float64Array) -> None:
-        """Put the arm somewhere at rest, with the same place as its target: nothing jumps."""
+    def reset(self, joints: Float64Array, cube: CubePose) -> None:
+        """Begin anew: the arm at rest with its place as its target, so that nothing jumps; time zero."""
         radians = to_radians(joints)
+        self._mujoco.mj_resetData(self.model, self._data)
         self._data.qpos[:6] = radians
-        self._data.qvel[:6] = 0.0
         self._data.ctrl[:6] = radians
         self._target = radians.astype(np.float32)
-        self._mujoco.mj_forward(self.model, self._data)
+        self.steps = 0
+        self.place_cube(cube)
 
     def place_cube(self, pose: CubePose) -> None:
         """Lay the cube on the table at rest; the arm stays as it is."""

@@ -106,7 +106,6 @@ class SimSO101:
         self._seed = self.config.seed
         self._keeper = EpisodeKeeper(self.config.rules)
         self._epoch_s = 0.0
-        self._epoch_steps = 0
         self.reset()
         self._cameras = self._open_cameras()
 
@@ -129,9 +128,8 @@ class SimSO101:
         with self._lock:
             self._seed = self._seed if seed is None else seed
             self._keeper = EpisodeKeeper(self.config.rules)
-            self._scene.place_arm(HOME)
-            self._scene.place_cube(spawn(self._seed, 0))
-            self._epoch_s, self._epoch_steps = self._clock.now(), self._scene.steps
+            self._scene.reset(HOME, spawn(self._seed, 0))
+            self._epoch_s = self._clock.now()
 
     def get_observation(self) -> dict[str, Any]:
         """Return LeRobot's flat form: six `<joint>.pos` floats, and an image under each camera's name."""
@@ -195,10 +193,10 @@ class SimSO101:
     def _advance(self) -> None:
         """Step the physics up to the clock's present."""
         # The small share makes a step due that rounding puts a hair into the future.
-        due = self._epoch_steps + int((self._clock.now() - self._epoch_s) / STEP_S + 1e-6)
+        due = int((self._clock.now() - self._epoch_s) / STEP_S + 1e-6)
         while self._scene.steps < due:
             lifted = self._scene.step()
-            moment = self._epoch_s + (self._scene.steps - self._epoch_steps) * STEP_S
+            moment = self._epoch_s + self._scene.steps * STEP_S
             self._tell(self._keeper.observed(moment, lifted=lifted))
 
     def _tell(self, events: list[EpisodeEvent]) -> None:

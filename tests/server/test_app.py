@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import http.client
+import signal
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -373,6 +374,39 @@ def test_run_serves_on_the_callers_loop(connect: Any, scripted: Any) -> None:
         return metadata
 
     assert asyncio.run(scenario()) == {"name": "scripted"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_serve_forever_ends_on_a_signal(
+    connect: Any, scripted: Any, number: signal.Signals
+) -> None:
+    """It returns, its clients are told, and the signals do again what they did before."""
+    server = WebsocketPolicyServer(scripted, port=0)
+    before = signal.getsignal(number)
+    told = []
+
+    def talk() -> None:
+        client = connect(server)
+        client.reply()
+        signal.raise_signal(number)  # on this thread: it must wake the event loop on the other
+        told.append(client.closed()[0])
+
+    talking = threading.Thread(target=talk)
+    server.serve_forever(listening=talking.start)
+    talking.join()
+    assert told == [1001]
+    assert signal.getsignal(number) is before
+    server.request_stop()  # too late, and harmless
+
+
+def test_a_listening_callback_that_fails_ends_the_server(scripted: Any) -> None:
+    """What the caller's own callback raises comes out of `serve_forever`."""
+
+    def fail() -> None:
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        WebsocketPolicyServer(scripted, port=0).serve_forever(listening=fail)
 
 
 # ------------------------------------------------------------------------------------------- before it runs

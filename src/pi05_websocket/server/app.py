@@ -8,11 +8,10 @@ wait for an inference. `WebsocketPolicyServer` is a drop-in for OpenPI's class o
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from types import TracebackType
 from typing import Any
@@ -99,8 +98,7 @@ class WebsocketPolicyServer:
         Raises:
             OSError: If the address cannot be listened on.
         """
-        with self._stop_on_signals():
-            asyncio.run(self._run(listening))
+        asyncio.run(self._run_until_signal(listening))
 
     async def run(self) -> None:
         """Serve on the running event loop until cancelled or asked to stop."""
@@ -171,15 +169,17 @@ class WebsocketPolicyServer:
         finally:
             self._service = None
 
-    @contextlib.contextmanager
-    def _stop_on_signals(self) -> Iterator[None]:
+    async def _run_until_signal(self, listening: Callable[[], None]) -> None:
         """Turn SIGINT and SIGTERM into a stop; put back what they did before."""
-        before = {
-            number: signal.signal(number, lambda *_: self.request_stop())
-            for number in (signal.SIGINT, signal.SIGTERM)
-        }
+        loop = asyncio.get_running_loop()
+        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        for number in before:
+            try:
+                loop.add_signal_handler(number, self.request_stop)
+            except NotImplementedError:  # Windows, where the loop wakes up for signals anyway
+                signal.signal(number, lambda *_: self.request_stop())
         try:
-            yield
+            await self._run(listening)
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)

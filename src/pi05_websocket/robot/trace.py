@@ -2,7 +2,8 @@
 """What happened, one JSON object a line: ticks, exchanges, outages, episodes.
 
 In: keyword facts from the player. Out: a file that plots, tests and a live line can read while it grows.
-Every line has `kind` and `time_s`, seconds since the trace began. A full disk ends the trace, not the motion.
+Every line has `kind` and `time_s`, the machine's monotonic seconds: traces of several processes fit together.
+A full disk ends the trace, not the motion.
 """
 
 from __future__ import annotations
@@ -24,7 +25,6 @@ class Trace:
 
     def __init__(self, path: str | Path | None) -> None:
         self._file = None
-        self._origin = time.monotonic()
         if path is not None:
             target = Path(path).expanduser()
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -34,7 +34,7 @@ class Trace:
         """Append one line."""
         if self._file is None:
             return
-        line = {"kind": kind, "time_s": round(time.monotonic() - self._origin, 4), **facts}
+        line = {"kind": kind, "time_s": round(time.monotonic(), 4), **facts}
         try:
             self._file.write(json.dumps(line) + "\n")
         except (OSError, ValueError) as exc:

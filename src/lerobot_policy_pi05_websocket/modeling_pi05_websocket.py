@@ -7,7 +7,7 @@ one in `pi05_websocket.robot.player`, the link in `pi05_websocket.client`. Here 
 
 Which tick a call is (`tick_source="auto"`):
 - *wall*: built by `from_pretrained` (lerobot-rollout), by `make_policy` here, or directly: a robot. Ticks
-  follow the clock; no call waits, but for at most `FIRST_WAIT_S` for an episode's first chunk.
+  follow the clock; no call waits, but once per episode, for its first chunk (`stepping.FIRST_WAIT_S`).
 - *calls*: built by LeRobot's `make_policy(cfg, env_cfg=…)` (lerobot-eval), or called with a batch of more than
   one: a simulator that stands still meanwhile. Each call is a tick and waits for its chunk.
 """
@@ -17,7 +17,7 @@ from __future__ import annotations
 import logging
 import threading
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,49 +35,23 @@ from lerobot_policy_pi05_websocket.observations import (
     split_batch,
     split_raw,
 )
-from lerobot_policy_pi05_websocket.rtc_engine import rows_in_front, true_leftover
+from lerobot_policy_pi05_websocket.rtc_chunks import RtcChunks
+from lerobot_policy_pi05_websocket.stepping import Session, observer
 from pi05_websocket.client import Exchange, RemotePolicy
 from pi05_websocket.clock import SYSTEM_CLOCK, Clock
-from pi05_websocket.data import Float32Array, Observation
+from pi05_websocket.data import Float32Array
 from pi05_websocket.errors import (
     ConfigError,
-    ConnectionLost,
     IncompatibleServer,
     InvalidReply,
-    Pi05WebsocketError,
 )
 from pi05_websocket.keymap import KeyMap
-from pi05_websocket.robot.player import ActionPlayer, Step
-from pi05_websocket.robot.ticks import RateMonitor, WallTicks
 from pi05_websocket.robot.trace import Trace
 from pi05_websocket.wire.messages import read_actions
 
 __all__ = ["PI05WebSocketPolicy"]
 
 logger = logging.getLogger(__name__)
-
-FIRST_WAIT_S = 0.8
-"""Longest wait of one call in wall mode, once per episode: while nothing has been commanded yet, waiting for
-the first chunk costs no motion. Below the second after which Ctrl-C would feel dead."""
-
-POLL_S = 0.05
-"""How often a waiting call looks whether it should give up (reset, closed link)."""
-
-PROGRESS_EVERY_S = 2.0
-"""A person who waits longer than this is told what for."""
-
-
-class _Session:
-    """The players, ticks and episode of one calling thread."""
-
-    def __init__(self, control_hz: float) -> None:
-        self.ticks = WallTicks(control_hz)
-        self.rate = RateMonitor(control_hz)
-        self.calls = 0
-        self.players: list[ActionPlayer] = []
-        self.tasks: list[str] = []
-        self.waited = False
-        """Whether this episode's one wait for its first chunk has been spent."""
 
 
 class PI05WebSocketPolicy(PreTrainedPolicy):  # type: ignore[misc]  # LeRobot is untyped for mypy
@@ -116,14 +90,13 @@ class PI05WebSocketPolicy(PreTrainedPolicy):  # type: ignore[misc]  # LeRobot is
         self._lock = threading.Lock()
         self._remote: RemotePolicy | None = None
         self._trace: Trace | None = None
-        self._sessions: dict[int, _Session] = {}
-        self._epoch = 0
-        self._rtc_last: Float32Array | None = None
-        self._said: set[str] = set()
+        self._sessions: dict[int, Session] = {}
+        self._rtc: RtcChunks | None = None
+        self._cameras_told = False
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the link, its thread and all progress behind: a copy or a pickle begins anew."""
-        runtime = ("_lock", "_remote", "_trace", "_sessions", "_rtc_last", "_said", "_epoch")
+        runtime = ("_lock", "_remote", "_trace", "_sessions", "_rtc", "_cameras_told")
         return {key: value for key, value in self.__dict__.items() if key not in runtime}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -199,7 +172,7 @@ class PI05WebSocketPolicy(PreTrainedPolicy):  # type: ignore[misc]  # LeRobot is
         """Disconnect. The next call connects again. Safe to call twice."""
         with self._lock:
             remote, trace = self._remote, self._trace
-            self._remote = self._trace = None
+            self._remote = self._trace = self._rtc = None
             self._sessions.clear()
         if remote is not None and trace is not None:
             _close(remote, trace)
@@ -214,14 +187,11 @@ class PI05WebSocketPolicy(PreTrainedPolicy):  # type: ignore[misc]  # LeRobot is
     def reset(self) -> None:
         """Begin a new episode: no row of the one before can be executed any more."""
         with self._lock:
-            self._epoch += 1
-            self._rtc_last = None
-            session = self._sessions.get(threading.get_ident())
+            session, rtc = self._sessions.get(threading.get_ident()), self._rtc
         if session is not None:
-            for player in session.players:
-                player.start_episode()
-            session.rate.restart()
-            session.waited = False
+            session.reset()
+        if rtc is not None:
+            rtc.reset()
 
     @torch.no_grad()
     def select_action(self, batch: Mapping[str, Any], **_ignored: Any) -> Any:
@@ -293,114 +263,38 @@ class PI05WebSocketPolicy(PreTrainedPolicy):  # type: ignore[misc]  # LeRobot is
                 f"the rtc engine drives one robot, got a batch of {len(observations)}"
             )
         prefix = None if prev_chunk_left_over is None else prev_chunk_left_over.cpu().numpy()
-        return torch.from_numpy(self._chunk_for_rtc(observations[0], prefix)[None])
+        self._check_cameras(observations[0])
+        return torch.from_numpy(self._rtc_chunks().chunk(observations[0], prefix)[None])
 
     # --- one action per call ---------------------------------------------------------------------------------
 
     def _select(self, observations: list[RobotObservation]) -> list[Float32Array]:
-        session = self._session(observations)
+        session = self._session(several=len(observations) > 1)
+        self._check_cameras(observations[0])
         if self._tick_source == "wall" and len(observations) == 1:
-            steps = [self._step_on_the_clock(session, observations[0])]
-        else:
-            steps = self._step_by_calls(session, observations)
-        return [step.values for step in steps]
+            return [session.step_on_the_clock(observations[0]).values]
+        return [step.values for step in session.step_by_calls(observations)]
 
-    def _session(self, observations: list[RobotObservation]) -> _Session:
-        """Return the calling thread's session, with a player per environment and their tasks up to date.
+    def _session(self, *, several: bool) -> Session:
+        """Return the calling thread's session.
 
         lerobot-eval may call one policy from several threads (`env.max_parallel_tasks`): each has its own.
         """
         remote = self.connect()
-        key = threading.get_ident()
+        tick_source = "calls" if several else self._tick_source
         with self._lock:
-            session = self._sessions.get(key)
+            session = self._sessions.get(threading.get_ident())
             if session is None:
-                session = self._sessions[key] = _Session(self.config.control_hz)
-        count = len(observations)
-        tick_source = "wall" if self._tick_source == "wall" and count == 1 else "calls"
-        while len(session.players) < count:
-            name = f"env {len(session.players)}" if count > 1 else ""
-            config = self.config.player_config(tick_source=tick_source, key_map=self._key_map)
-            player = ActionPlayer(remote, config, trace=self._trace, clock=self._clock, name=name)
-            player.start_episode()
-            session.players.append(player)
-            session.tasks.append(observations[len(session.tasks)].task)
-        for i, observation in enumerate(observations):
-            if observation.task != session.tasks[i]:
-                logger.info("task changed: %r", observation.task)
-                session.tasks[i] = observation.task
-                session.players[i].change_task()
-        self._check_cameras(observations[0])
-        return session
-
-    def _step_on_the_clock(self, session: _Session, observation: RobotObservation) -> Step:
-        now = self._clock.now()
-        self._check_rate(session, now)
-        tick = session.ticks.at(now)
-        player = session.players[0]
-        observe = self._observer(observation)
-        player.collect(tick)
-        player.ask(tick, observe)
-        if not session.waited:
-            session.waited = True
-            tick = self._wait_for_first_chunk(session, player, tick, observe)
-        return player.act(tick, _measured(observation, player))
-
-    def _wait_for_first_chunk(
-        self, session: _Session, player: ActionPlayer, tick: int, observe: Callable[[], Observation]
-    ) -> int:
-        """Wait up to `FIRST_WAIT_S` while the arm stands still anyway; return the tick it is then."""
-        deadline = self._clock.now() + FIRST_WAIT_S
-        while not player.scheduler.remaining(tick):
-            left = deadline - self._clock.now()
-            if left <= 0:
-                break
-            if player.waiting:
-                player.wait(left)
-                tick = session.ticks.at(self._clock.now())
-                player.collect(tick)
-                if player.waiting:
-                    break
-            else:
-                self._clock.sleep(min(POLL_S, left))
-                tick = session.ticks.at(self._clock.now())
-                player.ask(tick, observe)
-        session.rate.restart()
-        return tick
-
-    def _step_by_calls(self, session: _Session, observations: list[RobotObservation]) -> list[Step]:
-        tick = session.calls
-        session.calls += 1
-        players = session.players[: len(observations)]
-        observers = [self._observer(observation) for observation in observations]
-        remote = self.connect()
-        limit = remote.config.request_limit(answered_before=remote.connection.answered)
-        deadline = self._clock.now() + limit
-        for player in players:
-            player.collect(tick)
-        while lacking := [i for i, player in enumerate(players) if not player.covered(tick)]:
-            for i in lacking:  # all requests are under way before any is waited for
-                players[i].ask(tick, observers[i])
-            left = deadline - self._clock.now()
-            if left <= 0:
-                break
-            if not any(players[i].waiting for i in lacking):
-                self._clock.sleep(min(POLL_S, left))
-            for i in lacking:
-                players[i].wait(max(0.0, deadline - self._clock.now()))
-                players[i].collect(tick)
-        for player in players:
-            if not player.started:  # nothing was ever valid: holding would only hide it
-                raise _never_started(player)
-        return [
-            player.act(tick, _measured(observation, player))
-            for player, observation in zip(players, observations, strict=True)
-        ]
-
-    def _observer(self, observation: RobotObservation) -> Callable[[], Observation]:
-        """Return what makes the observation once a request is really due: resizing costs milliseconds."""
-        key_map = self._key_map
-        return lambda: key_map.observation(observation.images, observation.state, observation.task)
+                assert self._trace is not None
+                session = self._sessions[threading.get_ident()] = Session(
+                    remote,
+                    self.config.player_config(tick_source=tick_source, key_map=self._key_map),
+                    self._key_map,
+                    control_hz=self.config.control_hz,
+                    clock=self._clock,
+                    trace=self._trace,
+                )
+            return session
 
     def _robot_action(self, values: Float32Array, joints: list[str]) -> dict[str, float]:
         if len(values) != len(joints):
@@ -415,7 +309,9 @@ class PI05WebSocketPolicy(PreTrainedPolicy):  # type: ignore[misc]  # LeRobot is
         remote = self.connect()
         limit = remote.config.request_limit(answered_before=remote.connection.answered)
         remote.connection.wait_ready(limit)
-        exchanges = [remote.submit(self._observer(observation)()) for observation in observations]
+        exchanges = [
+            remote.submit(observer(self._key_map, observation)()) for observation in observations
+        ]
         chunks = [self._read(exchange, limit) for exchange in exchanges]
         if len({chunk.shape for chunk in chunks}) > 1:
             raise InvalidReply(
@@ -427,92 +323,30 @@ class PI05WebSocketPolicy(PreTrainedPolicy):  # type: ignore[misc]  # LeRobot is
         config = self.config.player_config(tick_source="calls", key_map=self._key_map)
         return read_actions(exchange.result(timeout).value, action_dim=config.action_dim)
 
-    def _chunk_for_rtc(
-        self, observation: RobotObservation, prefix: Float32Array | None
-    ) -> Float32Array:
-        """Return a chunk that LeRobot's `rtc` engine can cut without a jump (see `rtc_engine`)."""
-        with self._lock:
-            epoch, last = self._epoch, self._rtc_last
-        started = self._clock.now()
+    def _rtc_chunks(self) -> RtcChunks:
         remote = self.connect()
-        self._check_cameras(observation)
-        self._wait_for_link(remote, epoch)
-        leftover = true_leftover(prefix, last)
-        exchange = remote.submit(self._observer(observation)())
-        self._wait_while(lambda: not exchange.done(), epoch, "the policy computes")
-        actions = self._read(exchange, 0)
-        latency = self._clock.now() - started
-        front = rows_in_front(
-            latency_s=latency, control_hz=self.config.control_hz, leftover=len(leftover)
-        )
-        if front and last is not None:
-            logger.warning(
-                "the queue ran dry: the chunk came after %.2f s, %d rows were left. %s",
-                latency,
-                len(leftover),
-                "Use --inference.type=sync, which asks early enough, or a longer action horizon.",
-            )
-        self._say_once(
-            "rtc",
-            "rtc engine: this server does not take a prefix, so chunks are joined by replacing; "
-            "--inference.type=sync is the documented way",
-        )
-        chunk = np.concatenate([np.repeat(actions[:1], front, axis=0), actions])
         with self._lock:
-            if self._epoch != epoch:
-                raise _superseded()
-            self._rtc_last = chunk
-        return chunk
-
-    def _wait_for_link(self, remote: RemotePolicy, epoch: int) -> None:
-        """Wait while the link is down; then ask for a fresh observation by failing this call."""
-        error = remote.unavailable()
-        if error is None:
-            return
-        if not error.retryable or self.config.fallback == "raise":
-            raise error
-        began = self._clock.now()
-        self._wait_while(lambda: remote.unavailable() is not None, epoch, str(error))
-        if self._clock.now() - began > self.config.timeout:
-            raise ConnectionLost("the server is back; a fresh observation is sent in a moment")
-
-    def _wait_while(self, condition: Callable[[], bool], epoch: int, what: str) -> None:
-        """Wait on the engine's own thread, in short steps; give up when an episode has begun meanwhile."""
-        told = began = self._clock.now()
-        while condition():
-            if self._epoch != epoch or self._remote is None:
-                raise _superseded()
-            now = self._clock.now()
-            if now - told >= PROGRESS_EVERY_S:
-                told = now
-                logger.info("holding, %.0f s without a chunk: %s", now - began, what)
-            self._clock.sleep(0.002 if now - began < 1.0 else POLL_S)
-
-    # --- things said aloud -----------------------------------------------------------------------------------
+            if self._rtc is None:
+                config = self.config.player_config(tick_source="wall", key_map=self._key_map)
+                self._rtc = RtcChunks(
+                    remote,
+                    self._key_map,
+                    control_hz=self.config.control_hz,
+                    action_dim=config.action_dim,
+                    fallback=config.fallback,
+                    clock=self._clock,
+                )
+            return self._rtc
 
     def _check_cameras(self, observation: RobotObservation) -> None:
         unused = self._key_map.unused(observation.images)
-        if unused:
-            self._say_once(
-                "cameras",
-                f"robot cameras not sent to the server: {', '.join(unused)} (key map {self._key_map.name})",
-            )
-
-    def _check_rate(self, session: _Session, now: float) -> None:
-        observed = session.rate.observe(now)
-        if observed is not None:
+        if unused and not self._cameras_told:
+            self._cameras_told = True
             logger.warning(
-                "the loop calls at %.1f Hz but control_hz is %g: rows are %s. Set --policy.control_hz "
-                "and --fps to the rate the policy was trained at, and see that the loop keeps it.",
-                observed,
-                self.config.control_hz,
-                "skipped" if observed < self.config.control_hz else "repeated",
+                "robot cameras not sent to the server: %s (key map %s)",
+                ", ".join(unused),
+                self._key_map.name,
             )
-
-    def _say_once(self, topic: str, text: str) -> None:
-        if topic not in self._said:
-            self._said.add(topic)
-            logger.warning("%s", text)
 
     @property
     def key_map(self) -> KeyMap:
@@ -520,20 +354,6 @@ class PI05WebSocketPolicy(PreTrainedPolicy):  # type: ignore[misc]  # LeRobot is
         return self._key_map
 
 
-def _measured(observation: RobotObservation, player: ActionPlayer) -> Float32Array | None:
-    """Return the state as a pose that can be held: finite, and as wide as an action."""
-    state, width = observation.state, player.config.action_dim
-    return state if np.isfinite(state).all() and width in (None, len(state)) else None
-
-
 def _close(remote: RemotePolicy, trace: Trace) -> None:
     remote.close()
     trace.close()
-
-
-def _superseded() -> Pi05WebsocketError:
-    return ConnectionLost("a new episode began while this chunk was under way; it is dropped")
-
-
-def _never_started(player: ActionPlayer) -> Pi05WebsocketError:
-    return InvalidReply(f"the server has never answered with a valid chunk: {player.cause}")

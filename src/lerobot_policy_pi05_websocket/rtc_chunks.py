@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Chunks for LeRobot's `rtc` engine: waited for on its thread, shaped so that it cuts them without a jump.
+
+In: one robot observation, the engine's leftover. Out: a chunk, or a retryable error.
+Runs on the engine's thread; `reset` may come from another. What the engine does is told in `rtc_engine`.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+
+import numpy as np
+
+from lerobot_policy_pi05_websocket.observations import RobotObservation
+from lerobot_policy_pi05_websocket.rtc_engine import rows_in_front, true_leftover
+from lerobot_policy_pi05_websocket.stepping import POLL_S, observer
+from pi05_websocket.chunks.hold import Fallback
+from pi05_websocket.client import ConnectionState, RemotePolicy
+from pi05_websocket.clock import Clock
+from pi05_websocket.data import Float32Array
+from pi05_websocket.errors import ConnectionLost
+from pi05_websocket.keymap import KeyMap
+from pi05_websocket.wire.messages import read_actions
+
+__all__ = ["RtcChunks"]
+
+logger = logging.getLogger(__name__)
+
+PROGRESS_EVERY_S = 2.0
+"""A person who waits longer than this is told what for."""
+
+BUSY_POLL_S = 0.002
+"""The same as `POLL_S` for the first second: the usual reply comes within it."""
+
+
+class RtcChunks:
+    """Remembers the last chunk and the episode, for one robot."""
+
+    def __init__(
+        self,
+        remote: RemotePolicy,
+        key_map: KeyMap,
+        *,
+        control_hz: float,
+        action_dim: int | None,
+        fallback: Fallback,
+        clock: Clock,
+    ) -> None:
+        self._remote = remote
+        self._key_map = key_map
+        self._control_hz = control_hz
+        self._action_dim = action_dim
+        self._fallback = fallback
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._episode = 0
+        self._last: Float32Array | None = None
+        self._told_of_prefix = False
+
+    def reset(self) -> None:
+        """Begin a new episode: a chunk under way is dropped when it comes."""
+        with self._lock:
+            self._episode += 1
+            self._last = None
+
+    def chunk(self, observation: RobotObservation, prefix: Float32Array | None) -> Float32Array:
+        """Return `(rows, action_dim)` for the engine to cut.
+
+        Args:
+            prefix: The engine's `prev_chunk_left_over`, zero-padded; None before the first chunk.
+
+        Raises:
+            ConnectionLost: An episode began meanwhile, or the link was down: ask with a fresh observation.
+            Pi05WebsocketError: No chunk, and why.
+        """
+        with self._lock:
+            episode, last = self._episode, self._last
+        started = self._clock.now()
+        self._wait_for_link(episode)
+        leftover = len(true_leftover(prefix, last))
+        exchange = self._remote.submit(observer(self._key_map, observation)())
+        self._wait_while(lambda: not exchange.done(), episode, "the policy computes")
+        actions = read_actions(exchange.result(0).value, action_dim=self._action_dim)
+        latency = self._clock.now() - started
+        front = rows_in_front(latency_s=latency, control_hz=self._control_hz, leftover=leftover)
+        self._tell(front, latency, leftover, running=last is not None)
+        chunk = np.concatenate([np.repeat(actions[:1], front, axis=0), actions])
+        with self._lock:
+            if self._episode != episode:
+                raise _superseded()
+            self._last = chunk
+        return chunk
+
+    def _wait_for_link(self, episode: int) -> None:
+        """Wait while the link is down; then fail the call, so that the engine takes a fresh observation.
+
+        Failing at once would end the run: the engine gives up after ten errors in a row, five seconds.
+        """
+        error = self._remote.unavailable()
+        if error is None:
+            return
+        if not error.retryable or self._fallback == "raise":
+            raise error
+        began = self._clock.now()
+        self._wait_while(lambda: self._remote.unavailable() is not None, episode, str(error))
+        if self._clock.now() - began > self._remote.config.request_timeout:
+            raise ConnectionLost("the server is back; a fresh observation is sent in a moment")
+
+    def _wait_while(self, condition: Callable[[], bool], episode: int, what: str) -> None:
+        told = began = self._clock.now()
+        while condition():
+            if self._episode != episode:
+                raise _superseded()
+            if self._remote.connection.state is ConnectionState.CLOSED:
+                raise ConnectionLost("the policy was closed while the rtc engine waited", code=1000)
+            now = self._clock.now()
+            if now - told >= PROGRESS_EVERY_S:
+                told = now
+                logger.info("holding, %.0f s without a chunk: %s", now - began, what)
+            self._clock.sleep(BUSY_POLL_S if now - began < 1.0 else POLL_S)
+
+    def _tell(self, front: int, latency: float, leftover: int, *, running: bool) -> None:
+        if not self._told_of_prefix:
+            self._told_of_prefix = True
+            logger.warning(
+                "rtc engine: this server does not take a prefix, so chunks are joined by replacing; "
+                "--inference.type=sync is the documented way"
+            )
+        if front and running:
+            logger.warning(
+                "the queue ran dry: the chunk came after %.2f s, %d rows were left. Use "
+                "--inference.type=sync, which asks early enough, or a longer action horizon.",
+                latency,
+                leftover,
+            )
+
+
+def _superseded() -> ConnectionLost:
+    return ConnectionLost("a new episode began while this chunk was under way; it is dropped")

@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One action per call, for each environment: on the clock for robots, by calls for simulators.
+
+In: robot observations. Out: one `Step` each. Runs on the caller's thread; every wait has a deadline.
+Knows the player and the key map, not torch and not LeRobot.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from lerobot_policy_pi05_websocket.observations import RobotObservation
+from pi05_websocket.client import RemotePolicy
+from pi05_websocket.clock import Clock
+from pi05_websocket.data import Float32Array, Observation
+from pi05_websocket.errors import InvalidReply
+from pi05_websocket.keymap import KeyMap
+from pi05_websocket.robot.player import ActionPlayer, PlayerConfig, Step
+from pi05_websocket.robot.ticks import RateMonitor, WallTicks
+from pi05_websocket.robot.trace import Trace
+
+__all__ = ["FIRST_WAIT_S", "Session", "observer"]
+
+logger = logging.getLogger(__name__)
+
+FIRST_WAIT_S = 0.8
+"""Longest wait of one call on the clock, once per episode: while nothing has been commanded yet, waiting for
+the first chunk costs no motion. Below the second after which Ctrl-C would feel dead."""
+
+POLL_S = 0.05
+"""How often a waiting call looks whether the link is up or a failed request may be repeated."""
+
+
+class Session:
+    """The players, ticks and episode of one calling thread.
+
+    Args:
+        remote: Where to ask.
+        config: What the players do with chunks.
+        key_map: Robot names to policy names.
+        control_hz: Rate of the ticks on the clock.
+        clock: Where they come from.
+        trace: Where the players write what happened.
+    """
+
+    def __init__(
+        self,
+        remote: RemotePolicy,
+        config: PlayerConfig,
+        key_map: KeyMap,
+        *,
+        control_hz: float,
+        clock: Clock,
+        trace: Trace,
+    ) -> None:
+        self._remote = remote
+        self._config = config
+        self._key_map = key_map
+        self._control_hz = control_hz
+        self._clock = clock
+        self._trace = trace
+        self._ticks = WallTicks(control_hz)
+        self._rate = RateMonitor(control_hz)
+        self._calls = 0
+        self._players: list[ActionPlayer] = []
+        self._tasks: list[str] = []
+        self._waited = False
+
+    def reset(self) -> None:
+        """Begin a new episode."""
+        for player in self._players:
+            player.start_episode()
+        self._rate.restart()
+        self._waited = False
+
+    def step_on_the_clock(self, observation: RobotObservation) -> Step:
+        """Return the action of the present tick; does not wait, but once per episode for its first chunk."""
+        self._prepare([observation])
+        now = self._clock.now()
+        self._check_rate(now)
+        tick = self._ticks.at(now)
+        player = self._players[0]
+        observe = observer(self._key_map, observation)
+        player.collect(tick)
+        player.ask(tick, observe)
+        if not self._waited:
+            self._waited = True
+            tick = self._wait_for_first_chunk(player, tick, observe)
+        return player.act(tick, _measured(observation, player))
+
+    def step_by_calls(self, observations: Sequence[RobotObservation]) -> list[Step]:
+        """Return the next action of each environment; a call is a tick and waits for its chunks.
+
+        Raises:
+            InvalidReply: The server has never answered with a valid chunk: holding would only hide that.
+        """
+        self._prepare(observations)
+        tick = self._calls
+        self._calls += 1
+        players = self._players[: len(observations)]
+        for player in players:
+            player.collect(tick)
+        self._wait_until_covered(players, observations, tick)
+        for player in players:
+            if not player.started:
+                raise InvalidReply(
+                    f"the server has never answered with a valid chunk: {player.cause}"
+                )
+        return [
+            player.act(tick, _measured(observation, player))
+            for player, observation in zip(players, observations, strict=True)
+        ]
+
+    def _prepare(self, observations: Sequence[RobotObservation]) -> None:
+        """Have a player for each environment, and its task up to date."""
+        several = len(observations) > 1
+        while len(self._players) < len(observations):
+            number = len(self._players)
+            player = ActionPlayer(
+                self._remote,
+                self._config,
+                trace=self._trace,
+                clock=self._clock,
+                name=f"env {number}" if several else "",
+            )
+            player.start_episode()
+            self._players.append(player)
+            self._tasks.append(observations[number].task)
+        for i, observation in enumerate(observations):
+            if observation.task != self._tasks[i]:
+                logger.info("task changed: %r", observation.task)
+                self._tasks[i] = observation.task
+                self._players[i].change_task()
+
+    def _wait_for_first_chunk(
+        self, player: ActionPlayer, tick: int, observe: Callable[[], Observation]
+    ) -> int:
+        """Wait up to `FIRST_WAIT_S` while the arm stands still anyway; return the tick it is then."""
+        deadline = self._clock.now() + FIRST_WAIT_S
+        while not player.scheduler.remaining(tick):
+            left = deadline - self._clock.now()
+            if left <= 0:
+                break
+            if player.waiting:
+                player.wait(left)
+                tick = self._ticks.at(self._clock.now())
+                player.collect(tick)
+                if player.waiting:
+                    break
+            else:
+                self._clock.sleep(min(POLL_S, left))
+                tick = self._ticks.at(self._clock.now())
+                player.ask(tick, observe)
+        self._rate.restart()
+        return tick
+
+    def _wait_until_covered(
+        self, players: Sequence[ActionPlayer], observations: Sequence[RobotObservation], tick: int
+    ) -> None:
+        """Ask for every environment that needs a chunk, together, and wait for all of them."""
+        observers = [observer(self._key_map, observation) for observation in observations]
+        remote = self._remote
+        limit = remote.config.request_limit(answered_before=remote.connection.answered)
+        deadline = self._clock.now() + limit
+        while lacking := [i for i, player in enumerate(players) if not player.covered(tick)]:
+            for i in lacking:  # all requests are under way before any is waited for
+                players[i].ask(tick, observers[i])
+            left = deadline - self._clock.now()
+            if left <= 0:
+                break
+            if not any(players[i].waiting for i in lacking):
+                self._clock.sleep(min(POLL_S, left))
+            for i in lacking:
+                players[i].wait(max(0.0, deadline - self._clock.now()))
+                players[i].collect(tick)
+
+    def _check_rate(self, now: float) -> None:
+        observed = self._rate.observe(now)
+        if observed is not None:
+            logger.warning(
+                "the loop calls at %.1f Hz but control_hz is %g: rows are %s. Set --policy.control_hz "
+                "and --fps to the rate the policy was trained at, and see that the loop keeps it.",
+                observed,
+                self._control_hz,
+                "skipped" if observed < self._control_hz else "repeated",
+            )
+
+
+def observer(key_map: KeyMap, observation: RobotObservation) -> Callable[[], Observation]:
+    """Return what makes the observation once a request is really due: resizing costs milliseconds."""
+    return lambda: key_map.observation(observation.images, observation.state, observation.task)
+
+
+def _measured(observation: RobotObservation, player: ActionPlayer) -> Float32Array | None:
+    """Return the state as a pose that can be held: finite, and as wide as an action."""
+    state, width = observation.state, player.config.action_dim
+    return state if np.isfinite(state).all() and width in (None, len(state)) else None

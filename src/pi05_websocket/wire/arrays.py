@@ -47,7 +47,7 @@ _VIEW_FROM_BYTES: Final = 4096
 _LAST_CODE_POINT: Final = 0x10FFFF
 
 
-class Malformed(Exception):  # noqa: N818 - a signal inside `wire`, callers see a DecodeError with its place
+class Malformed(Exception):
     """Bytes from a peer break a rule; the text says which."""
 
 

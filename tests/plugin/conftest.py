@@ -70,8 +70,10 @@ def plugins() -> None:
 def arm() -> Iterator[Callable[[], fake_lerobot.FakeArm]]:
     """Return the arm that LeRobot made during the test."""
     fake_lerobot.FakeArm.made.clear()
+    fake_lerobot.FakeArm.at_send.clear()
     yield lambda: fake_lerobot.FakeArm.made[-1]
     fake_lerobot.FakeArm.made.clear()
+    fake_lerobot.FakeArm.at_send.clear()
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fake_lerobot import START
+from fake_lerobot import START, FakeArm
 
 pytestmark = [
     pytest.mark.lerobot,
@@ -85,13 +85,13 @@ class TestSync:
         """Refused at first: the measured pose is held, the first chunk moves it, no call blocks."""
         server = scripted(lambda connection: answer_counting(connection))
         server.stop()
-        threading.Timer(1.2, server.start).start()
+        FakeArm.at_send[10] = server.start
 
         lerobot_rollout_main(POLICY, f"--policy.websocket_url={server.url}", "--duration=4")
 
         commanded = pans(arm())
         held = [value for value in commanded if value == START[0]]
-        assert len(held) >= 5
+        assert len(held) >= 10
         assert commanded[: len(held)] == held
         assert commanded[-1] > 10
         gaps = np.diff([when for when, _ in arm().sent])
@@ -100,8 +100,7 @@ class TestSync:
     def test_outage_holds_the_last_target_and_recovers(self, scripted, arm, lerobot_rollout_main):
         """A server restart in mid-run: rows run out, the last one is held, then it goes on from there."""
         server = scripted(lambda connection: answer_counting(connection))
-        threading.Timer(1.0, server.stop).start()
-        threading.Timer(3.0, server.start).start()
+        FakeArm.at_send[20] = lambda: (server.stop(), threading.Timer(2.0, server.start).start())
 
         lerobot_rollout_main(POLICY, f"--policy.websocket_url={server.url}", "--duration=5")
 
@@ -262,8 +261,7 @@ class TestRtc:
     def test_outage_sends_nothing_and_recovers(self, scripted, arm, lerobot_rollout_main):
         """The engine ends after ten errors in a row; a down link must not be one each."""
         server = scripted(lambda connection: answer_counting(connection))
-        threading.Timer(1.0, server.stop).start()
-        threading.Timer(4.0, server.start).start()
+        FakeArm.at_send[20] = lambda: (server.stop(), threading.Timer(3.0, server.start).start())
 
         lerobot_rollout_main(
             POLICY, f"--policy.websocket_url={server.url}", *self.RTC, "--duration=7"

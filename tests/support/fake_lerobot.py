@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar
@@ -32,6 +33,8 @@ class FakeArm(Robot):
     config_class = FakeArmConfig
     name = "fake_arm"
     made: ClassVar[list[FakeArm]] = []
+    at_send: ClassVar[dict[int, Callable[[], Any]]] = {}
+    """What a test wants to happen after so many commands."""
 
     def __init__(self, config: FakeArmConfig) -> None:
         super().__init__(config)
@@ -84,6 +87,7 @@ class FakeArm(Robot):
         assert set(action) == set(self.action_features)
         self.sent.append((time.monotonic(), dict(action)))
         self.pose = dict(action)
+        self.at_send.get(len(self.sent), lambda: None)()
         return action
 
     def disconnect(self) -> None:

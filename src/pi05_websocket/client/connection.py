@@ -23,7 +23,7 @@ from typing import Any
 
 from pi05_websocket.client.backoff import Backoff
 from pi05_websocket.client.config import ConnectionConfig
-from pi05_websocket.client.transport import Transport, open_transport
+from pi05_websocket.client.transport import HEADROOM, Transport, open_transport
 from pi05_websocket.data import ServerMetadata
 from pi05_websocket.errors import (
     ConnectFailed,
@@ -126,7 +126,7 @@ class Connection:
         # Below: touched on the loop thread only.
         self._protocol = ClientProtocol()
         self._transport: Transport | None = None
-        self._exchanges: dict[int, Exchange] = {}
+        self._exchanges: dict[int, tuple[Exchange, asyncio.TimerHandle]] = {}
         self._ended: asyncio.Future[Pi05WebsocketError] | None = None
         self._greeted: asyncio.Future[None] | None = None
         self._backoff = Backoff(config.backoff_first, config.backoff_max, random.random)
@@ -188,7 +188,7 @@ class Connection:
             seq = self._next_seq
             self._next_seq += 1
         exchange = Exchange(
-            seq, len(buffer), self.config.request_limit(answered_before=self._answered)
+            seq, len(buffer) - HEADROOM, self.config.request_limit(answered_before=self._answered)
         )
         try:
             self._loop.call_soon_threadsafe(self._send, exchange, buffer)
@@ -288,15 +288,13 @@ class Connection:
         if self._state is not ConnectionState.READY or self._transport is None:
             exchange.future.set_exception(self._not_ready())
             return
-        self._exchanges[exchange.seq] = exchange
+        limit = self.config.hard_limit(answered_before=self._answered)
+        overdue = self._loop.call_later(limit, self._renew, limit)
+        self._exchanges[exchange.seq] = (exchange, overdue)
         self._protocol.request_sent(exchange.seq)
         self._transport.send(buffer)
-        limit = self.config.hard_limit(answered_before=self._answered)
-        self._loop.call_later(limit, self._check_overdue, exchange, limit)
 
-    def _check_overdue(self, exchange: Exchange, limit: float) -> None:
-        if exchange.seq not in self._exchanges:
-            return
+    def _renew(self, limit: float) -> None:
         # Attribution still works, but the reply has lost its worth and the link its credit: renew the socket.
         error = DeadlineExceeded("request", limit, "The connection is renewed.")
         self._apply(self._protocol.give_up(error))
@@ -331,14 +329,20 @@ class Connection:
     def _complete(self, seq: int, reply: Reply) -> None:
         self._answered = True
         self._backoff.reset()
-        exchange = self._exchanges.pop(seq, None)
+        exchange = self._take(seq)
         if exchange is not None:
             exchange.future.set_result(reply)
 
     def _fail(self, seq: int, error: Pi05WebsocketError) -> None:
-        exchange = self._exchanges.pop(seq, None)
+        exchange = self._take(seq)
         if exchange is not None:
             exchange.future.set_exception(error)
+
+    def _take(self, seq: int) -> Exchange | None:
+        exchange, overdue = self._exchanges.pop(seq, (None, None))
+        if overdue is not None:
+            overdue.cancel()
+        return exchange
 
     def _fail_all(self, error: Pi05WebsocketError) -> None:
         for seq in list(self._exchanges):

@@ -10,11 +10,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from lerobot_policy_pi05_websocket.configuration_pi05_websocket import PI05WebSocketConfig
+from lerobot_policy_pi05_websocket.robot_so101_sim import SO101Sim, SO101SimConfig
 
 if TYPE_CHECKING:
     from lerobot_policy_pi05_websocket.modeling_pi05_websocket import PI05WebSocketPolicy
 
-__all__ = ["PI05WebSocketConfig", "make_policy"]
+__all__ = ["PI05WebSocketConfig", "SO101Sim", "SO101SimConfig", "make_policy"]
 
 
 def make_policy(config: PI05WebSocketConfig, **overrides: Any) -> PI05WebSocketPolicy:

@@ -22,14 +22,12 @@ from pi05_websocket.clock import Clock
 from pi05_websocket.data import Float32Array
 from pi05_websocket.errors import ConnectionLost
 from pi05_websocket.keymap import KeyMap
+from pi05_websocket.robot.outage import PROGRESS_EVERY_S
 from pi05_websocket.wire.messages import read_actions
 
 __all__ = ["RtcChunks"]
 
 logger = logging.getLogger(__name__)
-
-PROGRESS_EVERY_S = 2.0
-"""A person who waits longer than this is told what for."""
 
 BUSY_POLL_S = 0.002
 """The same as `POLL_S` for the first second: the usual reply comes within it."""

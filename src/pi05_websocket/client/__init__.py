@@ -2,7 +2,8 @@
 """The robot's side of the wire: a remote policy that looks like a local one."""
 
 from pi05_websocket.client.config import ConnectionConfig, load_headers
-from pi05_websocket.client.connection import Connection, ConnectionState, Exchange, Reply
+from pi05_websocket.client.connection import Connection, ConnectionState
+from pi05_websocket.client.exchange import Exchange, Reply
 from pi05_websocket.client.policy import RemotePolicy
 
 __all__ = [

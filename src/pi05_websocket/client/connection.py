@@ -15,15 +15,13 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable
-from concurrent.futures import Future
-from dataclasses import dataclass
 from enum import Enum
-from typing import Any
 
 from pi05_websocket.client.backoff import Backoff
 from pi05_websocket.client.config import ConnectionConfig
-from pi05_websocket.client.transport import HEADROOM, Transport, open_transport
+from pi05_websocket.client.dialling import open_transport
+from pi05_websocket.client.exchange import Exchange, Reply
+from pi05_websocket.client.transport import HEADROOM, Transport
 from pi05_websocket.data import ServerMetadata
 from pi05_websocket.errors import (
     ConnectFailed,
@@ -41,7 +39,7 @@ from pi05_websocket.wire.protocol import (
     RequestFailed,
 )
 
-__all__ = ["Connection", "ConnectionState", "Exchange", "Reply"]
+__all__ = ["Connection", "ConnectionState"]
 
 logger = logging.getLogger(__name__)
 
@@ -54,60 +52,6 @@ class ConnectionState(Enum):
     WAITING = "waiting to reconnect"
     FAILED = "failed"
     CLOSED = "closed"
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """What came back for one request."""
-
-    value: Any
-    """The decoded message, untrusted."""
-
-    nbytes: int
-    received_at: float
-    """`time.monotonic()` seconds."""
-
-
-class Exchange:
-    """One request and, in time, its reply. Completed on the loop thread, read from any."""
-
-    def __init__(self, seq: int, nbytes: int, limit: float) -> None:
-        self.seq = seq
-        self.nbytes = nbytes
-        self.limit = limit
-        """Seconds after which the reply counts as late."""
-        self.sent_at = time.monotonic()
-        self.future: Future[Reply] = Future()
-
-    def __repr__(self) -> str:
-        state = "done" if self.future.done() else f"waiting {self.age():.2f} s"
-        return f"<Exchange {self.seq} {state}>"
-
-    def age(self) -> float:
-        """Return the seconds since the request was handed over."""
-        return time.monotonic() - self.sent_at
-
-    def done(self) -> bool:
-        """Say whether `result` returns or raises at once."""
-        return self.future.done()
-
-    def result(self, timeout: float | None = None) -> Reply:
-        """Wait for the reply.
-
-        Raises:
-            DeadlineExceeded: It did not come within `timeout`; it may still come.
-            Pi05WebsocketError: It will not come, and why.
-        """
-        try:
-            return self.future.result(timeout)
-        except TimeoutError as exc:
-            if isinstance(exc, DeadlineExceeded):  # the connection's own verdict, not ours
-                raise
-            raise DeadlineExceeded(
-                "request",
-                self.limit if timeout is None else timeout,
-                "Raise `timeout` for a slow model.",
-            ) from None
 
 
 class Connection:
@@ -385,8 +329,3 @@ class Connection:
         if self._error is not None:
             return self._error
         return ConnectFailed(f"{self.config.url}: not connected yet ({self._state.value})")
-
-
-def on_done(exchange: Exchange, callback: Callable[[Exchange], None]) -> None:
-    """Call `callback` when the exchange is done, on the loop thread or at once."""
-    exchange.future.add_done_callback(lambda _: callback(exchange))

@@ -12,7 +12,8 @@ import time
 from typing import Any
 
 from pi05_websocket.client.config import ConnectionConfig, load_headers, openpi_url
-from pi05_websocket.client.connection import Connection, ConnectionState, Exchange, on_done
+from pi05_websocket.client.connection import Connection, ConnectionState
+from pi05_websocket.client.exchange import Exchange
 from pi05_websocket.client.transport import HEADROOM
 from pi05_websocket.data import Observation, ServerMetadata
 from pi05_websocket.errors import (
@@ -148,7 +149,7 @@ class RemotePolicy:
     def _submit(self, buffer: bytearray) -> Exchange:
         exchange = self.connection.submit(buffer)
         # Reuse spares a megabyte of page faults for each observation (276 measured on a stock client).
-        on_done(exchange, lambda _: self._free_buffers.append(buffer))
+        exchange.when_done(lambda: self._free_buffers.append(buffer))
         return exchange
 
     def _patience(self) -> float:

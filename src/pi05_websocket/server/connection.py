@@ -7,15 +7,14 @@ Runs on the event loop. The only file of the server that handles WebSocket frame
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 import logging
-import socket
 import time
 from typing import Any
 
 import picows
 
+from pi05_websocket.keepalive import notice_vanished_peers
 from pi05_websocket.server.buffers import ReceiveBuffers
 from pi05_websocket.server.config import ServerConfig
 from pi05_websocket.server.worker import Answered, Outcome, PolicyWorker, Request
@@ -112,7 +111,7 @@ class Connection(picows.WSListener):  # type: ignore[misc]  # picows is compiled
         """Introduce the server."""
         self._ws = transport
         sock = transport.underlying_transport.get_extra_info("socket")
-        _notice_vanished_peers(sock)
+        notice_vanished_peers(sock)
         address = transport.underlying_transport.get_extra_info("peername") or ("?",)
         self.peer = ":".join(str(part) for part in address[:2])
         logger.info("connection %d from %s opened", self.number, self.peer)
@@ -258,13 +257,3 @@ class OpenConnections:
     async def all_gone(self) -> None:
         """Wait until nobody is connected."""
         await self._nobody.wait()
-
-
-def _notice_vanished_peers(sock: Any) -> None:
-    """Let the kernel find out within 35 s that a robot lost its power; a ping would kill idle ones."""
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in (("TCP_KEEPIDLE", 20), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3)):
-        option = getattr(socket, name, None)  # not on every platform
-        if option is not None:
-            with contextlib.suppress(OSError):
-                sock.setsockopt(socket.IPPROTO_TCP, option, value)

@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From an address to an open transport: resolve, connect, TLS, upgrade; foreign errors become ours here.
+
+Runs on the connection's loop thread. Each phase has its own deadline.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+import ssl
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+import picows
+
+from pi05_websocket.client.config import ConnectionConfig
+from pi05_websocket.client.transport import Transport
+from pi05_websocket.errors import (
+    AccessRefused,
+    CertificateRefused,
+    ConfigError,
+    ConnectFailed,
+    DeadlineExceeded,
+    IncompatibleServer,
+)
+from pi05_websocket.keepalive import notice_vanished_peers
+
+__all__ = ["open_transport"]
+
+# The WebSocket library reports every connection at INFO; ours says the same in our words.
+_library_logger = logging.getLogger("pi05_websocket.client.picows")
+_library_logger.setLevel(logging.WARNING)
+
+_NO_WEBSOCKET = (
+    "accepts connections but gives no WebSocket answer. Another service, or a tunnel to a port where nothing "
+    "listens?"
+)
+
+_RETRYABLE_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
+
+
+async def open_transport(config: ConnectionConfig, transport: Transport) -> None:
+    """Connect and upgrade; `transport` is open afterwards. Its listener may hear before this returns.
+
+    Raises:
+        ConnectFailed: Refused, unreachable, no such name, no WebSocket there, HTTP 5xx. Retryable.
+        AccessRefused: HTTP 401 or 403.
+        CertificateRefused: TLS certificate not trusted.
+        IncompatibleServer: Another HTTP status, or TLS where none is spoken.
+        DeadlineExceeded: `connect_timeout` or `handshake_timeout` passed. Retryable.
+        ConfigError: A certificate file cannot be loaded.
+    """
+    secure = config.url.startswith("wss://")
+    context = _ssl_context(config) if secure else None
+    extra: dict[str, object] = {}
+    if secure:
+        extra = {
+            "server_hostname": urlsplit(config.url).hostname,
+            "ssl_handshake_timeout": config.handshake_timeout,
+        }
+
+    dialled: list[socket.socket] = []
+
+    async def dial(url: object) -> socket.socket:
+        dialled.append(await _tcp_connect(config, url.host, url.port))  # type: ignore[attr-defined]
+        return dialled[-1]
+
+    with _translated(config), _hung_up_when_cancelled(dialled):
+        async with asyncio.timeout(config.connect_timeout + config.handshake_timeout):
+            await picows.ws_connect(
+                lambda: transport,
+                config.url,
+                ssl_context=context,
+                websocket_handshake_timeout=config.handshake_timeout,
+                max_frame_size=config.max_message_bytes + 1024,
+                extra_headers=dict(config.headers),
+                max_redirects=0,  # a redirect would carry the key to another host
+                proxy=config.proxy,
+                socket_factory=dial,
+                logger_name=_library_logger,
+                **extra,
+            )
+    if not transport.opened:
+        # picows returns all the same when the peer hangs up during the upgrade.
+        raise ConnectFailed(f"{config.url}: {_NO_WEBSOCKET}")
+
+
+@contextlib.contextmanager
+def _hung_up_when_cancelled(dialled: list[socket.socket]) -> Iterator[None]:
+    """End a half-made connection: nobody else holds it when `close` comes during the upgrade."""
+    try:
+        yield
+    except asyncio.CancelledError:
+        for sock in dialled:
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+        raise
+
+
+async def _tcp_connect(config: ConnectionConfig, host: str, port: int) -> socket.socket:
+    """Resolve and connect, trying every address, within `connect_timeout`."""
+    loop = asyncio.get_running_loop()
+    last: OSError | None = None
+    try:
+        async with asyncio.timeout(config.connect_timeout):
+            for family, kind, proto, _, address in await loop.getaddrinfo(
+                host, port, type=socket.SOCK_STREAM
+            ):
+                sock = socket.socket(family, kind, proto)
+                sock.setblocking(False)
+                try:
+                    await loop.sock_connect(sock, address)
+                except OSError as exc:
+                    sock.close()
+                    last = exc
+                    continue
+                except BaseException:
+                    sock.close()
+                    raise
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                notice_vanished_peers(sock)
+                return sock
+    except TimeoutError as exc:
+        raise DeadlineExceeded(
+            "connect",
+            config.connect_timeout,
+            f"Is {host}:{port} reachable from here (firewall, VPN)?",
+        ) from exc
+    raise last if last is not None else OSError(f"no address for {host}")
+
+
+def _ssl_context(config: ConnectionConfig) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=config.ca_file)
+        if config.client_cert_file:
+            context.load_cert_chain(config.client_cert_file, config.client_key_file)
+    except (OSError, ssl.SSLError) as exc:
+        raise ConfigError(
+            f"ca_file={config.ca_file!r} client_cert_file={config.client_cert_file!r}: cannot be loaded: {exc}"
+        ) from exc
+    return context
+
+
+@contextlib.contextmanager
+def _translated(config: ConnectionConfig) -> Iterator[None]:
+    """Turn every foreign error of connecting into one of ours, with its remedy."""
+    url = config.url
+    try:
+        yield
+    except ssl.SSLCertVerificationError as exc:
+        raise CertificateRefused(
+            f"{url}: certificate not trusted: {exc.verify_message}. Give the CA's file as ca_file."
+        ) from exc
+    except ssl.SSLError as exc:
+        raise IncompatibleServer(
+            f"{url}: TLS failed: {exc.reason or exc}. Is it ws:// there?"
+        ) from exc
+    except picows.WSInvalidStatusError as exc:
+        raise _status_error(url, exc) from exc
+    except picows.WSError as exc:
+        raise ConnectFailed(f"{url}: {_NO_WEBSOCKET} ({exc})") from exc
+    except TimeoutError as exc:
+        if isinstance(exc, DeadlineExceeded):
+            raise
+        raise DeadlineExceeded(
+            "handshake",
+            config.handshake_timeout,
+            "A stock OpenPI server answers nobody while it computes; it is tried again.",
+        ) from exc
+    except socket.gaierror as exc:
+        raise ConnectFailed(f"{url}: the host name cannot be resolved ({exc.strerror})") from exc
+    except ConnectionRefusedError as exc:
+        raise ConnectFailed(
+            f"{url}: connection refused: no server listens there. Is it running?"
+        ) from exc
+    except OSError as exc:
+        raise ConnectFailed(f"{url}: {exc.strerror or exc}") from exc
+
+
+def _status_error(url: str, exc: picows.WSInvalidStatusError) -> Exception:
+    status = int(exc.response.status) if exc.response is not None else 0
+    if status in (401, 403):
+        return AccessRefused(
+            f"{url}: HTTP {status}: the server refused the key. Set api_key_env or api_key_file"
+            " (auth_scheme='bearer' for servers that want a bearer token)."
+        )
+    if status in _RETRYABLE_STATUS:
+        return ConnectFailed(
+            f"{url}: HTTP {status} instead of a WebSocket; the server may be starting"
+        )
+    return IncompatibleServer(
+        f"{url}: HTTP {status} instead of a WebSocket. Check host, port and path of the URL."
+    )

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is said while there are no valid actions: once when it begins, now and then, once when it ends.
+
+In: what the player notices. Out: log lines and trace lines. Owned by the player's thread.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from pi05_websocket.chunks.hold import Fallback
+from pi05_websocket.clock import Clock
+from pi05_websocket.errors import Pi05WebsocketError
+from pi05_websocket.robot.trace import Trace
+
+__all__ = ["PROGRESS_EVERY_S", "Outage"]
+
+logger = logging.getLogger(__name__)
+
+PROGRESS_EVERY_S = 2.0
+"""A person who waits longer than this is told what for."""
+
+_WHAT_IS_DONE: dict[Fallback, str] = {
+    "hold": "Holding the last commanded target once the chunk has run out",
+    "zero": "Commanding zeros (fallback='zero') once the chunk has run out",
+    "raise": "Stopping (fallback='raise') once the chunk has run out",
+}
+
+
+class Outage:
+    """Knows whether there is one, since when, and why.
+
+    Args:
+        fallback: What is done meanwhile.
+        name: Put before every line, empty or `env 3: `.
+    """
+
+    def __init__(self, fallback: Fallback, *, clock: Clock, trace: Trace, name: str) -> None:
+        self.count = 0
+        """How many there were."""
+        self.cause = "no chunk has been asked for yet"
+        """Why there is no valid action, while there is none."""
+        self._fallback = fallback
+        self._clock = clock
+        self._trace = trace
+        self._name = name
+        self._since: float | None = None
+        self._held = 0
+        self._waiting_since = self._told_at = clock.now()
+
+    def begin_waiting(self, cause: str) -> None:
+        """Note that from now on a chunk is waited for; that alone is no outage."""
+        self.cause = cause
+        self._waiting_since = self._told_at = self._clock.now()
+
+    def report(self, error: Pi05WebsocketError) -> None:
+        """Note that something failed; the first time in an outage is told aloud."""
+        self.cause = str(error)
+        if self._since is not None:
+            return
+        self._since = self._clock.now()
+        self._held = 0
+        self.count += 1
+        logger.warning(
+            "%sno valid actions: %s. %s until it recovers.",
+            self._name,
+            error,
+            _WHAT_IS_DONE[self._fallback],
+        )
+        detail = getattr(error, "detail", "")
+        if detail:
+            logger.debug("%sserver's text:\n%s", self._name, detail)
+        self._trace.write("outage", cause=str(error), error=type(error).__name__)
+
+    def held_tick(self) -> None:
+        """Count a tick without an action, with a line every 2 s."""
+        if self._since is not None:
+            self._held += 1
+        self.show_progress()
+
+    def show_progress(self) -> None:
+        """Say what is waited for, if nothing has been said for 2 s."""
+        now = self._clock.now()
+        if now - self._told_at < PROGRESS_EVERY_S:
+            return
+        self._told_at = now
+        logger.info(
+            "%sstill without actions after %.0f s: %s",
+            self._name,
+            now - self._waiting_since,
+            self.cause,
+        )
+
+    def end(self) -> None:
+        """Note that a valid chunk is here."""
+        if self._since is not None:
+            seconds = self._clock.now() - self._since
+            logger.info(
+                "%sactions again after %.1f s, %d held ticks", self._name, seconds, self._held
+            )
+            self._trace.write("recovered", seconds=round(seconds, 3), held=self._held)
+            self._since = None
+        self.begin_waiting("the running chunk ended before the next one arrived")
+
+    @property
+    def waited_s(self) -> float:
+        """Seconds since a chunk is waited for."""
+        return self._clock.now() - self._waiting_since

@@ -224,6 +224,18 @@ class TestBadDays:
         loop.policy.exchanges[1].answer(rows(7))
         assert loop.step() == ("chunk", [7, 7])
 
+    def test_rows_that_run_out_are_told_once(self, caplog):
+        """A policy that is merely too slow for its chunk is no outage, but no secret either."""
+        loop = Loop()
+        loop.step()
+        loop.policy.exchanges[0].answer(rows(0, 3))
+        steps = loop.steps(20)
+
+        told = [r for r in caplog.records if "no row for this tick" in r.getMessage()]
+        assert [source for source, _ in steps].count("hold") == 17
+        assert len(told) == 1
+        assert loop.player.outages == 0
+
     def test_failing_requests_are_paced(self):
         """A server that refuses every observation is not flooded with them."""
         loop = Loop()

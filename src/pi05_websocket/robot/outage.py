@@ -46,11 +46,13 @@ class Outage:
         self._name = name
         self._since: float | None = None
         self._held = 0
+        self._told_of_hold = True
         self._waiting_since = self._told_at = clock.now()
 
     def begin_waiting(self, cause: str) -> None:
         """Note that from now on a chunk is waited for; that alone is no outage."""
         self.cause = cause
+        self._told_of_hold = True
         self._waiting_since = self._told_at = self._clock.now()
 
     def report(self, error: Pi05WebsocketError) -> None:
@@ -73,9 +75,16 @@ class Outage:
         self._trace.write("outage", cause=str(error), error=type(error).__name__)
 
     def held_tick(self) -> None:
-        """Count a tick without an action, with a line every 2 s."""
+        """Count a tick without an action; told once when rows ran out, and every 2 s."""
         if self._since is not None:
             self._held += 1
+        elif not self._told_of_hold:
+            self._told_of_hold = True
+            logger.warning(
+                "%sno row for this tick: %s. A larger action_horizon gives a slow policy more time.",
+                self._name,
+                self.cause,
+            )
         self.show_progress()
 
     def show_progress(self) -> None:
@@ -101,6 +110,7 @@ class Outage:
             self._trace.write("recovered", seconds=round(seconds, 3), held=self._held)
             self._since = None
         self.begin_waiting("the running chunk ended before the next one arrived")
+        self._told_of_hold = False
 
     @property
     def waited_s(self) -> float:

@@ -18,18 +18,6 @@ pytestmark = [
 ]
 
 
-class TogetherPolicy:
-    """Says how many requests had arrived before the first was answered."""
-
-    def __init__(self) -> None:
-        self.states: list[float] = []
-
-    def infer(self, obs):
-        """Answer with ten rows towards forty."""
-        self.states.append(float(np.asarray(obs["observation/state"])[0]))
-        return {"actions": np.asarray(obs["observation/state"]) + 5.0 * np.arange(1, 11)[:, None]}
-
-
 def test_batch_of_environments(served, lerobot_eval_main, tmp_path: Path):
     """Three environments, five episodes: every one reaches its goal, with as few requests as needed."""
     policy, url = served(rows=10, step=5.0)

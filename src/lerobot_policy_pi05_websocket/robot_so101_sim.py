@@ -28,7 +28,9 @@ from lerobot.utils.errors import DeviceAlreadyConnectedError, DeviceNotConnected
 from pi05_websocket.errors import ConfigError
 from pi05_websocket.robot.trace import Trace
 from pi05_websocket.sim.arm import JOINTS
+from pi05_websocket.sim.cameras import Images
 from pi05_websocket.sim.episodes import EpisodeEvent, EpisodeRules, NextEpisode
+from pi05_websocket.sim.live import LiveImage
 from pi05_websocket.sim.so101 import CAMERA_SHAPES, IllegalAction, SimConfig, SimSO101
 from pi05_websocket.sim.tasks import BELT_SPEED, make_task, spawn
 
@@ -62,6 +64,9 @@ class SO101SimConfig(RobotConfig):  # type: ignore[misc]  # LeRobot is untyped f
 
     record_dir: str | None = None
     """Folder for `realsense.mp4`, `wrist2.mp4` and `robot.jsonl`: frames, commands, joints and episodes."""
+
+    live_image: str | None = None
+    """A JPEG that shows both cameras, renewed ten times a second: for a window in another process."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -105,6 +110,7 @@ class SO101Sim(Robot):  # type: ignore[misc]  # LeRobot is untyped for mypy
         self._sim: SimSO101 | None = None
         self._trace = Trace(None)
         self._recorder: Any = None
+        self._live: LiveImage | None = None
 
     @property
     def is_connected(self) -> bool:
@@ -122,11 +128,12 @@ class SO101Sim(Robot):  # type: ignore[misc]  # LeRobot is untyped for mypy
             raise DeviceAlreadyConnectedError(f"{self} is already connected")
         logger.info("%s: building the scene and rendering the first frames", self.name)
         self._start_recording()
+        self._live = None if self.config.live_image is None else LiveImage(self.config.live_image)
         try:
             self._sim = SimSO101(
                 self.config.sim_config(),
                 on_event=self._tell,
-                on_frames=None if self._recorder is None else self._recorder.add,
+                on_frames=self._on_frames,
             )
         except BaseException:
             self._stop_recording()
@@ -196,6 +203,12 @@ class SO101Sim(Robot):  # type: ignore[misc]  # LeRobot is untyped for mypy
         self._running().close()
         self._sim = None
         self._stop_recording()
+
+    def _on_frames(self, images: Images) -> None:
+        if self._recorder is not None:
+            self._recorder.add(images)
+        if self._live is not None:
+            self._live.show(images)
 
     def _running(self) -> SimSO101:
         if self._sim is None:

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Measured figures as Markdown: the documents quote what a benchmark wrote, never a number typed by hand.
+
+In: the JSON files of docs/figures, as the benchmarks' `--json` writes them. Out: tables. A figure that has not
+been measured is a sentence about how to.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+__all__ = ["BLOCKS", "FIGURES", "expert_success", "round_trip"]
+
+ROOT = Path(__file__).resolve().parent.parent
+FIGURES = ROOT / "docs" / "figures"
+DEMO_PICTURE = ROOT / "docs" / "images" / "demo.png"
+
+PAIRINGS = {
+    "ours / ours": "this project / this project",
+    "ours / stock server": "this project / OpenPI",
+    "stock client / ours": "OpenPI / this project",
+    "stock / stock": "OpenPI / OpenPI",
+    "raw TCP": "the same bytes over plain TCP",
+}
+"""The benchmark's name of a pairing -> the reader's, in the order of the table."""
+
+
+def round_trip_block() -> str:
+    """Return the round-trip table, or how to get one."""
+    path = FIGURES / "round_trip.json"
+    if not path.exists():
+        return "`make bench` measures it on your machine."
+    return round_trip(json.loads(path.read_text(encoding="utf-8")))
+
+
+def round_trip(figures: dict[str, Any]) -> str:
+    """Return the table of `benchmarks/round_trip.py --json`."""
+    rows = [
+        "| client / server | median | 99th percentile | OpenPI's median is |",
+        "|---|---|---|---|",
+    ]
+    for name, shown in PAIRINGS.items():
+        pairing = figures["pairings"][name]
+        times = f"{pairing['p50_ms']:.2f} ms | {pairing['p99_ms']:.2f} ms"
+        rows.append(f"| {shown} | {times} | {pairing['stock_over_this']:.2f} x as long |")
+    where = figures["machine"]
+    rows += [
+        "",
+        f"{figures['request_bytes'] / 1e6:.2f} MB there, 6 kB back, between two processes, "
+        f"{figures['rounds']} turns of {figures['calls']} round trips each, in random order.",
+        f"Measured with `make bench` on {where['cpu']}, Python {where['python']}, "
+        f"at commit {where['commit']}; ratios are medians over the turns.",
+    ]
+    return "\n".join(rows)
+
+
+def expert_block() -> str:
+    """Return the table of the expert's successes, or how to get one."""
+    paths = sorted(FIGURES.glob("expert_success*.json"))
+    if not paths:
+        return "`.venv/bin/python benchmarks/expert_success.py` measures it."
+    return expert_success([json.loads(path.read_text(encoding="utf-8")) for path in paths])
+
+
+def expert_success(runs: list[dict[str, Any]]) -> str:
+    """Return the table of some runs of `benchmarks/expert_success.py --json`."""
+    rows = [
+        "| task | added latency | succeeded | 95 % interval (Wilson) | median time | slowest |",
+        "|---|---|---|---|---|---|",
+    ]
+    for run in sorted(runs, key=lambda run: (run["task"] != "cube", run["latency_ms"])):
+        low, high = run["wilson_95"]
+        cells = (
+            {"cube": "cube at rest", "belt": "cube on a moving belt"}[run["task"]],
+            f"{run['latency_ms']:g} ms",
+            f"{run['successes']} of {run['episodes']}",
+            f"{low:.1%} to {high:.1%}",
+            seconds(run["median_s"]),
+            seconds(run["slowest_s"]),
+        )
+        rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def seconds(value: float | None) -> str:
+    """Return a duration as text; a dash where there is none."""
+    return "-" if value is None else f"{value:.1f} s"
+
+
+def demo_picture() -> str:
+    """Return the demo's picture, once there is one."""
+    if not DEMO_PICTURE.exists():
+        return ""
+    alt = (
+        "What make demo leaves: both cameras, the joints with the chunks' borders, the round trips"
+    )
+    return f"![{alt}]({DEMO_PICTURE.relative_to(ROOT)})"
+
+
+BLOCKS: dict[str, Callable[[], str]] = {
+    "round trip": round_trip_block,
+    "expert": expert_block,
+    "demo picture": demo_picture,
+}
+"""Name of a generated block -> what makes it. README.md has them between two comments."""

@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The reference pages that follow from the code.
+
+In: the sources. Out: Markdown, one text for each page. Settings are read from the syntax tree and the command
+line's help from a process of its own: nothing heavy is imported here.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from pi05_websocket import errors
+from pi05_websocket.cli import COMMANDS
+from pi05_websocket.presets import PRESETS, describe, markdown_table
+
+__all__ = ["PAGES", "POLICY_CONFIG", "command_help", "field_names", "installed_commands"]
+
+ROOT = Path(__file__).resolve().parent.parent
+POLICY_CONFIG = (
+    "src/lerobot_policy_pi05_websocket/configuration_pi05_websocket.py",
+    "PI05WebSocketConfig",
+)
+
+
+def presets_page() -> str:
+    """Return the page of all key maps."""
+    details = "\n\n".join(f"```text\n{describe(key_map)}\n```" for key_map in PRESETS.values())
+    return (
+        "# Key map presets\n\n"
+        "Choose one with `--policy.keymap=NAME`, in Python with `preset(NAME)`. "
+        "Sizes are rows x columns. Why there are so many: "
+        "[topics/keymaps.md](../topics/keymaps.md); how to use your own cameras: "
+        "[howto/cameras.md](../howto/cameras.md).\n\n"
+        f"{markdown_table()}\n## In detail\n\n{details}\n"
+    )
+
+
+def errors_page() -> str:
+    """Return the page of the error tree."""
+    tree = (errors.__doc__ or "").split("\n\n")[1]
+    page = f"# Errors\n\nEvery error this project raises on purpose:\n\n```text\n{tree}\n```\n"
+    for name in sorted(errors.__all__):
+        kind = getattr(errors, name)
+        retry = "can succeed later as it is" if kind.retryable else "needs a change first"
+        page += f"\n## {name}\n\n{plain(kind.__doc__ or '')}\n\nThe same call {retry}.\n"
+    return page
+
+
+def plain(docstring: str) -> str:
+    """Return a docstring's text with its attributes as a list."""
+    text, _, attributes = docstring.strip().partition("Attributes:")
+    text = "\n".join(line.strip() for line in text.strip().splitlines())
+    listed = re.sub(r"^\s*(\w+): ", r"- `\1`: ", attributes.strip(), flags=re.MULTILINE)
+    return f"{text}\n\n{listed}" if listed else text
+
+
+def commands_page() -> str:
+    """Return the page of the command line: each command's own help."""
+    page = (
+        "# The command line\n\n"
+        "`pi05-websocket` comes with the package. "
+        "How to write a policy for it: [howto/serve-a-policy.md](../howto/serve-a-policy.md).\n"
+    )
+    for words in ((), *((name,) for name in installed_commands())):
+        page += (
+            f"\n## {' '.join(('pi05-websocket', *words))}\n\n```text\n{command_help(*words)}\n```\n"
+        )
+    return page
+
+
+def installed_commands() -> list[str]:
+    """Return the commands whose module is there."""
+    return [
+        name
+        for name, command in sorted(COMMANDS.items())
+        if importlib.util.find_spec(command.module)
+    ]
+
+
+@functools.cache
+def command_help(*words: str) -> str:
+    """Return what a command prints for `--help`, 100 characters wide and without colours."""
+    program = "import sys; from pi05_websocket.cli import main; sys.exit(main(sys.argv[1:]))"
+    colours = {"FORCE_COLOR", "CLICOLOR_FORCE", "PY_COLORS"}
+    env = {name: value for name, value in os.environ.items() if name not in colours}
+    done = subprocess.run(
+        [sys.executable, "-c", program, *words, "--help"],
+        env=env | {"COLUMNS": "100", "NO_COLOR": "1", "PYTHONIOENCODING": "utf-8"},
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        check=True,
+    )
+    return "\n".join(line.rstrip() for line in done.stdout.strip().splitlines())
+
+
+def settings_page(title: str, intro: str, *sources: tuple[str, str]) -> Callable[[], str]:
+    """Return a function that makes a page of the fields of some settings classes."""
+
+    def page() -> str:
+        text = f"# {title}\n\n{intro}\n"
+        for path, name in sources:
+            text += f"\n## {name}\n\nIn `{path}`.\n\n{fields_table(ROOT / path, name)}"
+        return text
+
+    return page
+
+
+def fields_of(path: Path, name: str) -> list[tuple[ast.AnnAssign, str]]:
+    """Return a dataclass's fields, each with the string below it."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    (cls,) = (
+        node for node in ast.walk(tree) if isinstance(node, ast.ClassDef) and node.name == name
+    )
+    return [
+        (field, " ".join(str(ast.literal_eval(doc.value)).split()))
+        for field, doc in zip(cls.body, cls.body[1:], strict=False)
+        if isinstance(field, ast.AnnAssign) and isinstance(doc, ast.Expr)
+    ]
+
+
+def field_names(path: str, name: str) -> set[str]:
+    """Return the names of a dataclass's documented fields."""
+    return {ast.unparse(field.target) for field, _ in fields_of(ROOT / path, name)}
+
+
+def fields_table(path: Path, name: str) -> str:
+    """Return a table of a dataclass's fields: name, type, default and the string below it."""
+    rows = ["| field | type | default | meaning |", "|---|---|---|---|"]
+    for field, meaning in fields_of(path, name):
+        cells = (
+            f"`{ast.unparse(field.target)}`",
+            f"`{ast.unparse(field.annotation)}`",
+            f"`{default_of(field)}`" if field.value else "required",
+            meaning,
+        )
+        rows.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
+    return "\n".join(rows) + "\n"
+
+
+def default_of(field: ast.AnnAssign) -> str:
+    """Return a field's default as people write it."""
+    text = ast.unparse(field.value) if field.value else ""
+    factory = re.search(r"default_factory=(\w+)", text)
+    return {"dict": "{}", "list": "[]"}.get(factory[1], factory[1]) if factory else text
+
+
+PAGES: dict[str, Callable[[], str]] = {
+    "presets.md": presets_page,
+    "errors.md": errors_page,
+    "command-line.md": commands_page,
+    "policy-settings.md": settings_page(
+        "Settings of the LeRobot policy",
+        "Each is a flag of LeRobot's tools, `--policy.NAME=VALUE`, and a field in Python. "
+        "Secrets are never among them: LeRobot prints and saves its settings.",
+        POLICY_CONFIG,
+    ),
+    "simulated-arm-settings.md": settings_page(
+        "Settings of the simulated arm",
+        "Each is a flag of LeRobot's tools, `--robot.NAME=VALUE` with `--robot.type=so101_sim`.",
+        ("src/lerobot_policy_pi05_websocket/robot_so101_sim.py", "SO101SimConfig"),
+    ),
+    "server-settings.md": settings_page(
+        "Settings of the server",
+        "Each is a flag of `pi05-websocket serve`, with dashes for underscores, and a field of the "
+        "`config` that `WebsocketPolicyServer` takes ([serve a policy](../howto/serve-a-policy.md)).",
+        ("src/pi05_websocket/server/config.py", "ServerConfig"),
+    ),
+    "library-settings.md": settings_page(
+        "Settings of the library",
+        "For programs without LeRobot ([how to write one](../howto/without-lerobot.md)). "
+        "All durations are seconds.",
+        ("src/pi05_websocket/client/config.py", "ConnectionConfig"),
+        ("src/pi05_websocket/robot/player.py", "PlayerConfig"),
+        ("src/pi05_websocket/chunks/scheduler.py", "SchedulerConfig"),
+        ("src/pi05_websocket/keymap.py", "KeyMap"),
+        ("src/pi05_websocket/camera_map.py", "CameraMap"),
+        ("src/pi05_websocket/keymap.py", "StatePart"),
+    ),
+}

@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Measured figures become tables: what a benchmark wrote, in the readers' words."""
+
+from __future__ import annotations
+
+import importlib.util
+from types import ModuleType
+from typing import Any
+
+import pytest
+from documents import ROOT
+
+
+@pytest.fixture(scope="module")
+def figures() -> ModuleType:
+    """Import scripts/figures.py, which lies outside any package."""
+    spec = importlib.util.spec_from_file_location("figures", ROOT / "scripts" / "figures.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_round_trip_table(figures: ModuleType) -> None:
+    """Each pairing is a row, and machine and commit stand below."""
+    pairing = {"p50_ms": 1.234, "p99_ms": 5.0, "over_floor": 2.0, "stock_over_this": 1.5}
+    measured = {
+        "request_bytes": 1072395,
+        "rounds": 20,
+        "calls": 25,
+        "machine": {"cpu": "2 x Example", "python": "3.12.1", "commit": "abc1234"},
+        "pairings": dict.fromkeys(figures.PAIRINGS, pairing),
+    }
+
+    lines = figures.round_trip(measured).splitlines()
+
+    assert lines[2] == "| this project / this project | 1.23 ms | 5.00 ms | 1.50 x as long |"
+    assert len([line for line in lines if line.startswith("|")]) == 2 + len(figures.PAIRINGS)
+    assert "1.07 MB there" in lines[-2]
+    assert "2 x Example" in lines[-1]
+    assert "commit abc1234" in lines[-1]
+
+
+def test_expert_table(figures: ModuleType) -> None:
+    """The cube at rest comes first, less latency before more, and no success means no time."""
+    run: dict[str, Any] = {
+        "task": "belt",
+        "latency_ms": 200.0,
+        "successes": 0,
+        "episodes": 5,
+        "wilson_95": [0.0, 0.4345],
+        "median_s": None,
+        "slowest_s": None,
+    }
+    good = {"task": "cube", "successes": 5, "wilson_95": [0.5655, 1.0], "median_s": 1.84}
+
+    lines = figures.expert_success(
+        [run, run | good | {"slowest_s": 2.0}, run | good | {"latency_ms": 0.0, "slowest_s": 1.9}]
+    ).splitlines()
+
+    assert lines[2:] == [
+        "| cube at rest | 0 ms | 5 of 5 | 56.5% to 100.0% | 1.8 s | 1.9 s |",
+        "| cube at rest | 200 ms | 5 of 5 | 56.5% to 100.0% | 1.8 s | 2.0 s |",
+        "| cube on a moving belt | 200 ms | 0 of 5 | 0.0% to 43.5% | - | - |",
+    ]
+
+
+def test_every_generated_block_of_the_readme_has_a_maker(figures: ModuleType) -> None:
+    """The README's blocks are the ones there are."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for name in figures.BLOCKS:
+        assert readme.count(f"<!-- generated: {name} -->") == 1
+    assert readme.count("<!-- generated: ") == readme.count("<!-- end -->") == len(figures.BLOCKS)

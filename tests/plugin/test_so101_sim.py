@@ -111,11 +111,11 @@ def test_not_connected_is_told() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"task": "stack"}, {"next_episode": "soon"}, {"time_limit_s": 0}]
+    "wrong", [{"task": "stack"}, {"next_episode": "soon"}, {"time_limit_s": 0}, {"seed": -1}]
 )
 def test_impossible_settings_are_refused(wrong: dict[str, Any]) -> None:
     """A config that cannot be is refused before anything starts."""
-    with pytest.raises(ConfigError, match=r"stack|soon|time_limit_s"):
+    with pytest.raises(ConfigError, match=r"stack|soon|time_limit_s|seed is -1"):
         SO101SimConfig(**wrong)
 
 

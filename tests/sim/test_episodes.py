@@ -116,3 +116,8 @@ def test_never_waits_for_the_caller(phase_s: float) -> None:
 
     assert kinds(events)[-1] == ("next", 1)
     assert keeper.phase is Phase.WAITING
+
+
+def test_repr_shows_where_it_stands() -> None:
+    """One line for the log."""
+    assert repr(running("done")) == "<EpisodeKeeper episode=0 running>"

@@ -36,6 +36,7 @@ def test_is_a_policy_with_openpi_answers() -> None:
     result = expert.infer(observation())
 
     assert isinstance(expert, Policy)
+    assert repr(expert) == "<ExpertPolicy action_horizon=50>"
     assert result["actions"].shape == (50, 6)
     assert result["actions"].dtype == np.float32
     assert np.isfinite(result["actions"]).all()

@@ -131,3 +131,11 @@ def test_rows_stay_inside_the_limits() -> None:
 
     assert (actions <= UPPER.astype(np.float32)).all()
     assert (actions >= LOWER.astype(np.float32)).all()
+
+
+def test_half_closed_jaws_above_the_cube_open_first() -> None:
+    """Jaws that hold nothing and are not open go up over the cube, opening, before they come down."""
+    path = waypoints(over_the_cube(0.07, 15.0), CUBE, cube_in_jaws=False)
+
+    assert heights(path)[:2] == [70, 11]
+    assert grips(path)[:2] == [55, 55]

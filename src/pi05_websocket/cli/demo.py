@@ -14,7 +14,8 @@ import shutil
 import signal
 import sys
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -94,6 +95,8 @@ class DemoCommand:
     def __post_init__(self) -> None:
         if self.episodes < 1:
             raise ConfigError(f"episodes is {self.episodes}: expected at least 1")
+        if self.seed < 0:
+            raise ConfigError(f"seed is {self.seed}: expected 0 or more")
         if not 0 <= self.latency_ms <= 10_000:
             raise ConfigError(f"latency_ms is {self.latency_ms}: expected 0 to 10000")
         if not 1 <= self.action_horizon <= 50:
@@ -109,11 +112,20 @@ def run(argv: list[str]) -> int:
     except SystemExit as exc:  # tyro has printed its help or what is wrong
         return exc.code if isinstance(exc.code, int) else EXIT_FAILED
     check_installed()
-    # A terminal that is closed, or a supervisor's SIGTERM, must take the children along as Ctrl-C does.
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler)
-    with Screen() as screen:
+    with _every_end_like_ctrl_c(), Screen() as screen:
         return Demo(command, screen).run()
+
+
+@contextmanager
+def _every_end_like_ctrl_c() -> Iterator[None]:
+    """A closed terminal and a supervisor's SIGTERM must take the children along, as Ctrl-C does."""
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = [signal.signal(number, signal.default_int_handler) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
 
 
 def check_installed() -> None:
@@ -306,6 +318,7 @@ class Demo:
         figures = self._figures(story)
         (self._out / "summary.json").write_text(json.dumps(figures, indent=2) + "\n")
         self._draw(policy, robot, story, figures)
+        self._screen.update("")
         self._screen.say(self._last_words(figures))
         return EXIT_OK if figures["ticks"] and figures["successes"] else EXIT_FAILED
 
@@ -350,6 +363,7 @@ class Demo:
 
     def _last_words(self, figures: dict[str, Any]) -> str:
         trip = figures["round_trip_ms"]
+        another = "--task belt" if self._command.latency_ms > 0 else "--latency-ms 200"
         return (
             f"\n{self._out}/demo.mp4  plot.png  summary.json\n"
             f"{figures['control_hz']} Hz, round trip {trip['p50']} ms (p99 {trip['p99']} ms), "
@@ -358,7 +372,7 @@ class Demo:
             f"{figures['episodes']} cubes with a simulated SO-101 whose actions came, in chunks, from a policy "
             "server in another process, over a WebSocket and OpenPI's protocol; next, give your own OpenPI "
             "server's address to --policy.websocket_url and your own arm to --robot.type=so101_follower "
-            "(docs/howto/real-arm.md), or try this again with --latency-ms 200."
+            f"(docs/howto/real-arm.md), or try this again with {another}."
         )
 
 

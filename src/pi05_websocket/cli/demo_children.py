@@ -85,16 +85,16 @@ class Child:
 
     def stop(self) -> None:
         """End it and whatever it started: politely, then firmly. Returns once it is gone."""
-        for number, patience_s in ((signal.SIGINT, _POLITE_S), (signal.SIGTERM, _FIRM_S)):
-            if self.exit_code is not None:
-                break
-            self._signal(number)
-            self.wait(patience_s)
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(
-                self._process.pid, signal.SIGKILL
-            )  # nobody left: no error; a grandchild: gone
-        self._process.wait()
+        try:
+            for number, patience_s in ((signal.SIGINT, _POLITE_S), (signal.SIGTERM, _FIRM_S)):
+                if self.exit_code is not None:
+                    break
+                self._signal(number)
+                self.wait(patience_s)
+        finally:  # also when a second Ctrl-C cuts the patience short
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, signal.SIGKILL)  # grandchildren too
+            self._process.wait()
 
     def text(self) -> str:
         """Return everything it has said so far."""

@@ -63,13 +63,16 @@ class SlowLink:
         try:
             self._loop.run_forever()
         finally:
-            self._server.close()
-            for relay in self._relays:
-                relay.cancel()
-            gathered = asyncio.gather(*self._relays, return_exceptions=True)
-            self._loop.run_until_complete(gathered)
-            self._loop.run_until_complete(asyncio.sleep(0))  # lets closed transports go
+            self._loop.run_until_complete(self._cut())
             self._loop.close()
+
+    async def _cut(self) -> None:
+        self._server.close()
+        relays = list(self._relays)
+        for relay in relays:
+            relay.cancel()
+        await asyncio.gather(*relays, return_exceptions=True)
+        await asyncio.sleep(0)  # transports close in the loop's next round
 
     async def _accept(self, near: asyncio.StreamReader, back: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()

@@ -86,7 +86,7 @@ class Screen:
         now = time.monotonic()
         if self._live is not None:
             self._live.update(Text(line) if isinstance(line, str) else line)
-        elif now - self._shown_s >= _QUIET_S:
+        elif line and now - self._shown_s >= _QUIET_S:
             self._shown_s = now
             self._console.print(line)
 

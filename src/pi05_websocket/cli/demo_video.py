@@ -70,7 +70,7 @@ class Narration:
         self._exchange_times = [line["time_s"] for line in story.exchanges]
         self.ticks = [line for line in policy if line["kind"] == "tick"]
         self.tick_times = [line["time_s"] for line in self.ticks]
-        self.values = np.array([line["values"] for line in self.ticks]).reshape(len(self.ticks), -1)
+        self.values = np.array([line["values"] for line in self.ticks] or np.empty((0, 6)))
         self.borders = chunk_borders(self.ticks)
         held = [line["source"] != "chunk" for line in self.ticks]
         self._held = [0, *np.cumsum(held).tolist()]

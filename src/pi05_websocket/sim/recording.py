@@ -10,11 +10,11 @@ from __future__ import annotations
 import logging
 import queue
 import threading
-import time
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from pi05_websocket.clock import SYSTEM_CLOCK, Clock
 from pi05_websocket.data import UInt8Array
 from pi05_websocket.sim.cameras import Images
 
@@ -36,11 +36,12 @@ class FrameRecorder:
     Times in the files are milliseconds since `origin_s` on the machine's monotonic clock.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, clock: Clock = SYSTEM_CLOCK) -> None:
         import av  # an extra's dependency, needed only by those who record
 
         folder.mkdir(parents=True, exist_ok=True)
-        self.origin_s = time.monotonic()
+        self._clock = clock
+        self.origin_s = clock.now()
         self.frames = 0
         self.dropped = 0
         self._av = av
@@ -55,7 +56,7 @@ class FrameRecorder:
 
     def add(self, images: Images) -> None:
         """Hand over a pair of frames taken now; returns at once."""
-        moment = round((time.monotonic() - self.origin_s) * 1000)
+        moment = round((self._clock.now() - self.origin_s) * 1000)
         try:
             self._queue.put_nowait((moment, images))
         except queue.Full:
@@ -71,8 +72,10 @@ class FrameRecorder:
 
     def _run(self) -> None:
         try:
+            last = -1
             while (item := self._queue.get()) is not None:
                 moment, images = item
+                last = moment = max(moment, last + 1)  # a file's times must grow
                 for name, image in images.items():
                     self._encode(name, moment, image)
                 self.frames += 1
@@ -104,8 +107,9 @@ class FrameRecorder:
         return container, stream
 
     def _finish(self) -> None:
-        for container, stream in self._streams.values():
+        for name, (container, stream) in self._streams.items():
             try:
                 container.mux(stream.encode(None))
-            finally:
                 container.close()
+            except Exception:  # the others can still be finished
+                logger.exception("%s.mp4 is incomplete", name)

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pi05_websocket.clock import SYSTEM_CLOCK, Clock
-from pi05_websocket.errors import Pi05WebsocketError
+from pi05_websocket.errors import ConfigError, Pi05WebsocketError
 from pi05_websocket.sim.arm import HOME, JOINTS, LOWER, UPPER, Float64Array
 from pi05_websocket.sim.camera import FRONT_CAMERA, REALSENSE, WRIST
 from pi05_websocket.sim.cameras import CameraOnDemand, Cameras, CameraThread, Images
@@ -59,6 +59,10 @@ class SimConfig:
     render: Literal["thread", "demand"] = "thread"
     """`thread`: cameras run at 30 Hz beside the control loop, for the wall clock.
     `demand`: each observation renders its own moment, for a virtual clock."""
+
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise ConfigError(f"seed is {self.seed}: expected 0 or more")
 
 
 def checked_action(values: npt.ArrayLike) -> Float64Array:

@@ -282,7 +282,7 @@ def machine() -> dict[str, str]:
     )
     return {
         "cpu": f"{os.cpu_count()} x {cpu_model()}",
-        "system": f"{platform.system()} {platform.release()}",
+        "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "load": " ".join(f"{load:.1f}" for load in os.getloadavg()),
         "commit": commit(),

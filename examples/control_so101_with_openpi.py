@@ -114,7 +114,10 @@ def control_loop(
 @parser.wrap()  # type: ignore[untyped-decorator]
 def main(config: ControlConfig) -> None:
     """Connect, control, disconnect."""
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    # Forced: what LeRobot imports has given the root logger a handler already.
+    logging.basicConfig(
+        level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", force=True
+    )
     stop = threading.Event()
     # An event instead of an exception: half a message on the motor bus would confuse the motors.
     for number in (signal.SIGINT, signal.SIGTERM):

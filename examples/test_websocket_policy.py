@@ -3,6 +3,7 @@
 
     python examples/test_websocket_policy.py                        no server needed
     python examples/test_websocket_policy.py ws://GPU_MACHINE:8000  and ask this server once
+    python examples/test_websocket_policy.py ws://GPU_MACHINE:8000 --keymap so101_as_libero
 
 Prints one line for each check. Exit code 0 if all passed.
 """
@@ -142,20 +143,24 @@ def check_basic_function() -> str:
     return f"15 ticks, joint 1 from {actions[0]:g} to {actions[-1]:g}"
 
 
-def check_server(url: str) -> str:
-    """One real answer from a real server."""
-    policy = make_policy(PI05WebSocketConfig(websocket_url=url, task="pick up the cube"))
+def check_server(url: str, keymap: str) -> str:
+    """One real answer from a real server, to an observation with this key map's keys."""
+    config = PI05WebSocketConfig(websocket_url=url, keymap=keymap, task="pick up the cube")
+    policy = make_policy(config)
     try:
+        # Says within half a minute why there is no connection; after that, a model may compile for minutes.
+        metadata = policy.connect().get_server_metadata()
+        key_map = policy.key_map
+        images = [f"observation.images.{camera}" for camera in key_map.cameras]
         batch = {
-            "observation.state": torch.tensor([list(POSE.values())]),
-            "observation.images.wrist2": torch.full((1, 3, 480, 640), 0.5),
-            "observation.images.realsense": torch.full((1, 3, 480, 640), 0.5),
+            **{image: torch.full((1, 3, 480, 640), 0.5) for image in images},
+            "observation.state": torch.zeros(1, key_map.state_dim or len(POSE)),
             "task": ["pick up the cube"],
         }
         began = time.monotonic()
         chunk = policy.predict_action_chunk(batch)
         seconds = time.monotonic() - began
-        return f"chunk {tuple(chunk.shape[1:])} after {seconds:.2f} s, metadata {policy.server_metadata}"
+        return f"chunk {tuple(chunk.shape[1:])} after {seconds:.2f} s, metadata {metadata}"
     finally:
         policy.close()
 
@@ -175,6 +180,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the checks; return the exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
     parser.add_argument("url", nargs="?", help="a server to ask once, for example ws://host:8000")
+    parser.add_argument("--keymap", default="so101", help="names that server's policy knows")
     parser.add_argument("--verbose", action="store_true", help="show what the policy logs")
     options = parser.parse_args(arguments)
     if options.verbose:
@@ -188,7 +194,7 @@ def main(arguments: list[str] | None = None) -> int:
         "basic function": check_basic_function,
     }
     if options.url:
-        checks[f"server {options.url}"] = lambda: check_server(options.url)
+        checks[f"server {options.url}"] = lambda: check_server(options.url, options.keymap)
     results = [passed(name, check) for name, check in checks.items()]
     print(f"{sum(results)} of {len(results)} checks passed")
     return 0 if all(results) else 1

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-__all__ = ["BLOCKS", "FIGURES", "expert_success", "round_trip"]
+__all__ = ["BLOCKS", "FIGURES", "demo", "expert_success", "round_trip"]
 
 ROOT = Path(__file__).resolve().parent.parent
 FIGURES = ROOT / "docs" / "figures"
@@ -26,6 +26,8 @@ PAIRINGS = {
     "raw TCP": "the same bytes over plain TCP",
 }
 """The benchmark's name of a pairing -> the reader's, in the order of the table."""
+
+TASKS = {"cube": "cube at rest", "belt": "cube on a moving belt"}
 
 
 def round_trip_block() -> str:
@@ -71,10 +73,10 @@ def expert_success(runs: list[dict[str, Any]]) -> str:
         "| task | added latency | succeeded | 95 % interval (Wilson) | median time | slowest |",
         "|---|---|---|---|---|---|",
     ]
-    for run in sorted(runs, key=lambda run: (run["task"] != "cube", run["latency_ms"])):
+    for run in sorted(runs, key=by_task_and_latency):
         low, high = run["wilson_95"]
         cells = (
-            {"cube": "cube at rest", "belt": "cube on a moving belt"}[run["task"]],
+            TASKS[run["task"]],
             f"{run['latency_ms']:g} ms",
             f"{run['successes']} of {run['episodes']}",
             f"{low:.1%} to {high:.1%}",
@@ -90,6 +92,41 @@ def seconds(value: float | None) -> str:
     return "-" if value is None else f"{value:.1f} s"
 
 
+def demo_block() -> str:
+    """Return the table of demo runs, or how to get one."""
+    paths = sorted(FIGURES.glob("demo_*.json"))
+    if not paths:
+        return "`make demo` measures it."
+    return demo([json.loads(path.read_text(encoding="utf-8")) for path in paths])
+
+
+def demo(runs: list[dict[str, Any]]) -> str:
+    """Return the table of some runs' `summary.json`."""
+    rows = [
+        "| task | added latency | picked up | control rate | round trip, median and 99th percentile | "
+        "inference delay in ticks | held ticks |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for run in sorted(runs, key=by_task_and_latency):
+        trip = run["round_trip_ms"]
+        cells = (
+            TASKS[run["task"]],
+            f"{run['added_latency_ms']:g} ms",
+            f"{run['successes']} of {run['episodes']}",
+            f"{run['control_hz']:.1f} Hz",
+            f"{trip['p50']:.0f} ms, {trip['p99']:.0f} ms",
+            f"{run['delay_ticks']['p50']:g}",
+            f"{run['held_ticks']} of {run['ticks']}",
+        )
+        rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def by_task_and_latency(run: dict[str, Any]) -> tuple[bool, float]:
+    """Sort key: the cube at rest first, less latency before more."""
+    return run["task"] != "cube", run.get("added_latency_ms", run.get("latency_ms", 0.0))
+
+
 def demo_picture() -> str:
     """Return the demo's picture, once there is one."""
     if not DEMO_PICTURE.exists():
@@ -103,6 +140,7 @@ def demo_picture() -> str:
 BLOCKS: dict[str, Callable[[], str]] = {
     "round trip": round_trip_block,
     "expert": expert_block,
+    "demo": demo_block,
     "demo picture": demo_picture,
 }
 """Name of a generated block -> what makes it. README.md has them between two comments."""

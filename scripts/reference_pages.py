@@ -89,8 +89,9 @@ def installed_commands() -> list[str]:
 def command_help(*words: str) -> str:
     """Return what a command prints for `--help`, 100 characters wide and without colours."""
     program = "import sys; from pi05_websocket.cli import main; sys.exit(main(sys.argv[1:]))"
-    colours = {"FORCE_COLOR", "CLICOLOR_FORCE", "PY_COLORS"}
-    env = {name: value for name, value in os.environ.items() if name not in colours}
+    # Colours, and a display that the demo's defaults would ask for, differ from machine to machine.
+    differ = {"FORCE_COLOR", "CLICOLOR_FORCE", "PY_COLORS", "DISPLAY", "WAYLAND_DISPLAY"}
+    env = {name: value for name, value in os.environ.items() if name not in differ}
     done = subprocess.run(
         [sys.executable, "-c", program, *words, "--help"],
         env=env | {"COLUMNS": "100", "NO_COLOR": "1", "PYTHONIOENCODING": "utf-8"},

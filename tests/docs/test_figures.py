@@ -66,6 +66,24 @@ def test_expert_table(figures: ModuleType) -> None:
     ]
 
 
+def test_demo_table(figures: ModuleType) -> None:
+    """One row for each run."""
+    run = {
+        "task": "cube",
+        "added_latency_ms": 200.0,
+        "successes": 4,
+        "episodes": 5,
+        "control_hz": 29.06,
+        "round_trip_ms": {"p50": 224.63, "p99": 269.37},
+        "delay_ticks": {"p50": 7.0},
+        "held_ticks": 3,
+        "ticks": 305,
+    }
+    assert figures.demo([run]).splitlines()[2:] == [
+        "| cube at rest | 200 ms | 4 of 5 | 29.1 Hz | 225 ms, 269 ms | 7 | 3 of 305 |"
+    ]
+
+
 def test_every_generated_block_of_the_readme_has_a_maker(figures: ModuleType) -> None:
     """The README's blocks are the ones there are."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")

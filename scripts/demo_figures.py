@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Keep what demo runs showed, for the documents: their figures, and the first one's picture and plot.
+
+In: folders that `pi05-websocket demo --out FOLDER` wrote. Out: docs/figures/demo_*.json, docs/images/demo*.png.
+`make docs` puts them into the README.
+
+    python scripts/demo_figures.py outputs/demo-a outputs/demo-b
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import av
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parent.parent
+FIGURES = ROOT / "docs" / "figures"
+IMAGES = ROOT / "docs" / "images"
+
+AT_S = 2.0
+"""Which moment of the video to show: the first cube is between the jaws."""
+
+COLOURS = 128
+"""Of the pictures' palettes; a third of the size, no difference to the eye."""
+
+
+def keep_figures(folder: Path) -> None:
+    """Copy a run's summary, with the commit it was made at."""
+    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    git = ["git", "-C", str(ROOT), "describe", "--always", "--dirty=+"]
+    commit = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+    name = f"demo_{summary['task']}_{summary['added_latency_ms']:.0f}ms.json"
+    FIGURES.mkdir(exist_ok=True)
+    text = json.dumps(summary | {"commit": commit}, indent=2)
+    (FIGURES / name).write_text(text + "\n", encoding="utf-8")
+
+
+def keep_picture(folder: Path) -> None:
+    """Save one frame of a run's video."""
+    with av.open(str(folder / "demo.mp4")) as video:
+        for frame in video.decode(video=0):
+            if frame.time is not None and frame.time >= AT_S:
+                save(frame.to_image(), IMAGES / "demo.png")
+                return
+    raise SystemExit(f"{folder / 'demo.mp4'} is shorter than {AT_S} s")
+
+
+def save(image: Image.Image, path: Path) -> None:
+    """Save a picture with a palette."""
+    image.convert("RGB").quantize(COLOURS).save(path, optimize=True)
+
+
+def main() -> None:
+    """Keep the figures of all folders and the pictures of the first."""
+    folders = [Path(name) for name in sys.argv[1:]]
+    if not folders:
+        raise SystemExit(__doc__)
+    for folder in folders:
+        keep_figures(folder)
+    keep_picture(folders[0])
+    save(Image.open(folders[0] / "plot.png"), IMAGES / "demo-plot.png")
+
+
+if __name__ == "__main__":
+    main()

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from pi05_websocket.cli import demo
+from pi05_websocket.cli import demo, demo_needs
 from pi05_websocket.errors import ConfigError
 
 DEMO = [sys.executable, "-c", "import sys; from pi05_websocket.cli import main; sys.exit(main())"]
@@ -65,16 +65,16 @@ def test_help_is_no_failure(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_missing_extras_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is not installed is told at once, with the line that installs it."""
-    monkeypatch.setitem(demo._EXTRAS, "no_such_module", "sim")
+    monkeypatch.setitem(demo_needs._EXTRAS, "no_such_module", "sim")
 
     with pytest.raises(ConfigError, match=r"no_such_module.*\[sim\]"):
-        demo.check_installed()
+        demo_needs.check_installed()
 
 
 def test_missing_command_is_named() -> None:
     """A console script that is not installed is told."""
     with pytest.raises(ConfigError, match="no-such-command"):
-        demo.console_script("no-such-command")
+        demo_needs.console_script("no-such-command")
 
 
 @pytest.mark.lerobot

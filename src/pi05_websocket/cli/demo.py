@@ -7,15 +7,10 @@ least one episode succeeded. A policy server and LeRobot's own `lerobot-rollout`
 
 from __future__ import annotations
 
-import importlib.util
-import json
 import re
 import shutil
-import signal
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -24,10 +19,18 @@ from typing import Any, Literal
 import tyro
 
 from pi05_websocket.cli import EXIT_FAILED, EXIT_OK
-from pi05_websocket.cli.demo_children import Child
+from pi05_websocket.cli.demo_children import Child, every_end_like_ctrl_c
 from pi05_websocket.cli.demo_delay import SlowLink
+from pi05_websocket.cli.demo_needs import check_installed, console_script
+from pi05_websocket.cli.demo_results import (
+    POLICY_TRACE,
+    RECORDING,
+    ROBOT_TRACE,
+    Results,
+    last_words,
+)
 from pi05_websocket.cli.demo_screen import Screen, Window, has_display, open_window, story_line
-from pi05_websocket.cli.demo_story import Story, Tail, read_trace
+from pi05_websocket.cli.demo_story import Story, Tail
 from pi05_websocket.errors import ConfigError, Pi05WebsocketError
 
 __all__ = ["DemoCommand", "DemoFailed", "run"]
@@ -43,9 +46,6 @@ examples:
   pi05-websocket demo --latency-ms 200          the server is far away
   pi05-websocket demo --task belt --episodes 10
 """
-
-_EXTRAS = {"lerobot": "lerobot", "so101_nexus": "sim", "av": "sim", "matplotlib": "sim"}
-"""Module -> the extra that brings it."""
 
 _SERVER_START_S = 60.0
 _FIRST_TICK_S = 300.0
@@ -112,52 +112,8 @@ def run(argv: list[str]) -> int:
     except SystemExit as exc:  # tyro has printed its help or what is wrong
         return exc.code if isinstance(exc.code, int) else EXIT_FAILED
     check_installed()
-    with _every_end_like_ctrl_c(), Screen() as screen:
+    with every_end_like_ctrl_c(), Screen() as screen:
         return Demo(command, screen).run()
-
-
-@contextmanager
-def _every_end_like_ctrl_c() -> Iterator[None]:
-    """A closed terminal and a supervisor's SIGTERM must take the children along, as Ctrl-C does."""
-    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    before = [signal.signal(number, signal.default_int_handler) for number in numbers]
-    try:
-        yield
-    finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)
-
-
-def check_installed() -> None:
-    """Say at once what is missing.
-
-    Raises:
-        ConfigError: An extra is not installed.
-        SimulatorUnavailable: There is no OpenGL to render with.
-    """
-    missing = [name for name in _EXTRAS if importlib.util.find_spec(name) is None]
-    if missing:
-        extras = ",".join(sorted({_EXTRAS[name] for name in missing}))
-        raise ConfigError(
-            f"the demo needs {', '.join(missing)}. Install: "
-            f"pip install 'lerobot_policy_pi05_websocket[{extras}]' (Python 3.12 or newer)"
-        )
-    from pi05_websocket.sim.gl import load_mujoco
-
-    load_mujoco()
-
-
-def console_script(name: str) -> str:
-    """Return the path of a console script of this environment.
-
-    Raises:
-        ConfigError: If it is not there.
-    """
-    beside = Path(sys.executable).parent / name
-    found = str(beside) if beside.exists() else shutil.which(name)
-    if found is None:
-        raise ConfigError(f"the command {name} is not installed in {beside.parent}")
-    return found
 
 
 class Demo:
@@ -171,9 +127,9 @@ class Demo:
         self._prompt = TASKS[command.task].prompt
         stamp = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
         self._out = command.out or Path("outputs") / f"demo-{stamp}"
-        self._recording = self._out / "recording"
-        self._policy_trace = self._recording / "policy.jsonl"
-        self._robot_trace = self._recording / "robot.jsonl"
+        self._recording = self._out / RECORDING
+        self._policy_trace = self._recording / POLICY_TRACE
+        self._robot_trace = self._recording / ROBOT_TRACE
         self._story = Story()
         self._told = 0
 
@@ -186,15 +142,24 @@ class Demo:
         self._prepare()
         with ExitStack() as stack:
             self._show(stack)
-        return self._conclude()
+        command = self._command
+        settings = {
+            "task": command.task,
+            "seed": command.seed,
+            "added_latency_ms": command.latency_ms,
+            "action_horizon": command.action_horizon,
+        }
+        results = Results(self._out, episodes=command.episodes, prompt=self._prompt)
+        figures = results.make(settings, progress=self._screen.update)
+        self._screen.update("")
+        self._screen.say(last_words(figures, self._out))
+        return EXIT_OK if figures["ticks"] and figures["successes"] else EXIT_FAILED
 
     def _prepare(self) -> None:
         shutil.rmtree(self._recording, ignore_errors=True)  # of an earlier run into the same folder
         self._recording.mkdir(parents=True)
         count = f"{self._command.episodes} episodes of “{self._prompt}”"
         self._screen.say(f"pi05-websocket demo: {count} Results go to {self._out}", "bold")
-
-    # --- the loop --------------------------------------------------------------------------------------------
 
     def _show(self, stack: ExitStack) -> None:
         server = stack.enter_context(self._start_server())
@@ -308,72 +273,6 @@ class Demo:
         rollout.interrupt()
         if rollout.wait(30.0) != 0:
             raise _child_failed(rollout)
-
-    # --- the results -----------------------------------------------------------------------------------------
-
-    def _conclude(self) -> int:
-        policy, robot = read_trace(self._policy_trace), read_trace(self._robot_trace)
-        story = Story()
-        story.tell([*policy, *robot])
-        figures = self._figures(story)
-        (self._out / "summary.json").write_text(json.dumps(figures, indent=2) + "\n")
-        self._draw(policy, robot, story, figures)
-        self._screen.update("")
-        self._screen.say(self._last_words(figures))
-        return EXIT_OK if figures["ticks"] and figures["successes"] else EXIT_FAILED
-
-    def _figures(self, story: Story) -> dict[str, Any]:
-        from pi05_websocket.sim.stats import wilson_interval
-
-        figures = story.figures(self._command.episodes)
-        low, high = wilson_interval(figures["successes"], figures["episodes"])
-        return {
-            **figures,
-            "success_rate_95": [round(low, 3), round(high, 3)],
-            "task": self._command.task,
-            "seed": self._command.seed,
-            "added_latency_ms": self._command.latency_ms,
-            "action_horizon": self._command.action_horizon,
-        }
-
-    def _draw(
-        self,
-        policy: list[dict[str, Any]],
-        robot: list[dict[str, Any]],
-        story: Story,
-        figures: dict[str, Any],
-    ) -> None:
-        from pi05_websocket.cli.demo_plot import draw_plot
-        from pi05_websocket.cli.demo_video import Narration, make_video
-
-        self._screen.update("drawing the plot …")
-        title = (
-            f"lerobot-rollout, a simulated SO-101 and a policy server: {figures['successes']} of "
-            f"{figures['episodes']} cubes picked up at {figures['control_hz']} Hz"
-        )
-        draw_plot(policy, robot, story, self._out / "plot.png", title=title)
-        episodes = self._command.episodes
-        make_video(
-            self._recording,
-            Narration(policy, story, episodes=episodes, prompt=self._prompt),
-            self._out / "demo.mp4",
-            origin_s=robot[0]["video_origin_s"],
-            progress=lambda share: self._screen.update(f"making the video … {share:.0%}"),
-        )
-
-    def _last_words(self, figures: dict[str, Any]) -> str:
-        trip = figures["round_trip_ms"]
-        another = "--task belt" if self._command.latency_ms > 0 else "--latency-ms 200"
-        return (
-            f"\n{self._out}/demo.mp4  plot.png  summary.json\n"
-            f"{figures['control_hz']} Hz, round trip {trip['p50']} ms (p99 {trip['p99']} ms), "
-            f"{figures['held_ticks']} of {figures['ticks']} ticks held\n\n"
-            f"You have just seen LeRobot's own lerobot-rollout pick up {figures['successes']} of "
-            f"{figures['episodes']} cubes with a simulated SO-101 whose actions came, in chunks, from a policy "
-            "server in another process, over a WebSocket and OpenPI's protocol; next, give your own OpenPI "
-            "server's address to --policy.websocket_url and your own arm to --robot.type=so101_follower "
-            f"(docs/howto/real-arm.md), or try this again with {another}."
-        )
 
 
 def _child_failed(child: Child) -> DemoFailed:

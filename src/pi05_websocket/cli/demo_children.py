@@ -10,11 +10,11 @@ import contextlib
 import os
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
-__all__ = ["Child"]
+__all__ = ["Child", "every_end_like_ctrl_c"]
 
 _POLITE_S = 20.0
 _FIRM_S = 5.0
@@ -109,3 +109,15 @@ class Child:
         if self.exit_code is None:
             with contextlib.suppress(ProcessLookupError):
                 self._process.send_signal(number)
+
+
+@contextlib.contextmanager
+def every_end_like_ctrl_c() -> Iterator[None]:
+    """A closed terminal and a supervisor's SIGTERM must take the children along, as Ctrl-C does."""
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = [signal.signal(number, signal.default_int_handler) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)

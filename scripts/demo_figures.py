@@ -24,15 +24,16 @@ IMAGES = ROOT / "docs" / "images"
 AT_S = 2.0
 """Which moment of the video to show: the first cube is between the jaws."""
 
-COLOURS = 128
-"""Of the pictures' palettes; a third of the size, no difference to the eye."""
+
+def present_commit() -> str:
+    """Return the commit that is checked out; with a plus where files were changed since."""
+    git = ["git", "-C", str(ROOT), "describe", "--always", "--dirty=+"]
+    return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
 
 
-def keep_figures(folder: Path) -> None:
+def keep_figures(folder: Path, commit: str) -> None:
     """Copy a run's summary, with the commit it was made at."""
     summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-    git = ["git", "-C", str(ROOT), "describe", "--always", "--dirty=+"]
-    commit = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
     name = f"demo_{summary['task']}_{summary['added_latency_ms']:.0f}ms.json"
     FIGURES.mkdir(exist_ok=True)
     text = json.dumps(summary | {"commit": commit}, indent=2)
@@ -44,14 +45,16 @@ def keep_picture(folder: Path) -> None:
     with av.open(str(folder / "demo.mp4")) as video:
         for frame in video.decode(video=0):
             if frame.time is not None and frame.time >= AT_S:
-                save(frame.to_image(), IMAGES / "demo.png")
+                frame.to_image().save(IMAGES / "demo.png", optimize=True)
                 return
     raise SystemExit(f"{folder / 'demo.mp4'} is shorter than {AT_S} s")
 
 
-def save(image: Image.Image, path: Path) -> None:
-    """Save a picture with a palette."""
-    image.convert("RGB").quantize(COLOURS).save(path, optimize=True)
+def keep_plot(folder: Path) -> None:
+    """Copy a run's plot, with a palette: a third of the size, the same lines."""
+    plot = Image.open(folder / "plot.png").convert("RGB")
+    palette = plot.quantize(method=Image.Quantize.MAXCOVERAGE)
+    palette.save(IMAGES / "demo-plot.png", optimize=True)
 
 
 def main() -> None:
@@ -59,10 +62,11 @@ def main() -> None:
     folders = [Path(name) for name in sys.argv[1:]]
     if not folders:
         raise SystemExit(__doc__)
+    commit = present_commit()  # before the figures change what is checked out
     for folder in folders:
-        keep_figures(folder)
+        keep_figures(folder, commit)
     keep_picture(folders[0])
-    save(Image.open(folders[0] / "plot.png"), IMAGES / "demo-plot.png")
+    keep_plot(folders[0])
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ LeRobot imports this package by name when it looks for plugins; importing it reg
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from lerobot_policy_pi05_websocket.configuration_pi05_websocket import PI05WebSocketConfig
@@ -30,6 +31,10 @@ def make_policy(config: PI05WebSocketConfig, **overrides: Any) -> PI05WebSocketP
     """
     from lerobot_policy_pi05_websocket.modeling_pi05_websocket import PI05WebSocketPolicy
 
+    if (
+        config.tick_source == "auto"
+    ):  # whatever LeRobot has filled into the config for an environment before
+        config = replace(config, tick_source="wall")
     policy = PI05WebSocketPolicy(config, **overrides)
     policy.connect()
     return policy.eval()

@@ -6,10 +6,11 @@ wire. The deciding is done elsewhere: which row for which tick in `pi05_websocke
 one in `pi05_websocket.robot.player`, the link in `pi05_websocket.client`. Here they meet LeRobot's calls.
 
 Which tick a call is (`tick_source="auto"`):
-- *wall*: built by `from_pretrained` (lerobot-rollout), by `make_policy` here, or directly: a robot. Ticks
+- *wall*: built by `make_policy` here, or from a config that names no environment's action: a robot. Ticks
   follow the clock; no call waits, but once per episode, for its first chunk (`stepping.FIRST_WAIT_S`).
-- *calls*: built by LeRobot's `make_policy(cfg, env_cfg=…)` (lerobot-eval), or called with a batch of more than
-  one: a simulator that stands still meanwhile. Each call is a tick and waits for its chunk.
+- *calls*: built by LeRobot's `make_policy(cfg, env_cfg=…)` (lerobot-eval), which fills in `output_features`,
+  or called with a batch of more than one: a simulator that stands still meanwhile. Each call is a tick and
+  waits for its chunk.
 """
 
 from __future__ import annotations
@@ -84,20 +85,23 @@ class PI05WebSocketPolicy(PreTrainedPolicy):  # type: ignore[misc]  # LeRobot is
         self._tick_source = config.tick_source
         if self._tick_source == "auto":
             self._tick_source = "calls" if built_for_env else "wall"
+        self._traced = False
         self._clear_runtime()
 
     def _clear_runtime(self) -> None:
         self._lock = threading.Lock()
         self._remote: RemotePolicy | None = None
         self._trace: Trace | None = None
-        self._sessions: dict[int, Session] = {}
+        self._sessions: dict[int | None, Session] = {}
         self._rtc: RtcChunks | None = None
         self._cameras_told = False
+        self._finalizer: weakref.finalize[Any, Any] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the link, its thread and all progress behind: a copy or a pickle begins anew."""
-        runtime = ("_lock", "_remote", "_trace", "_sessions", "_rtc", "_cameras_told")
-        return {key: value for key, value in self.__dict__.items() if key not in runtime}
+        runtime = ("_lock", "_remote", "_trace", "_sessions", "_rtc", "_cameras_told", "_finalizer")
+        kept = {key: value for key, value in self.__dict__.items() if key not in runtime}
+        return {**kept, "_traced": True}  # a copy adds to the file, it does not begin it anew
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
@@ -156,8 +160,9 @@ class PI05WebSocketPolicy(PreTrainedPolicy):  # type: ignore[misc]  # LeRobot is
             if self._remote is None:
                 config = self.config
                 self._remote = RemotePolicy(config=config.connection_config(), wait_for_server=0)
-                self._trace = Trace(config.trace_file)
-                weakref.finalize(self, _close, self._remote, self._trace)
+                self._trace = Trace(config.trace_file, append=self._traced)
+                self._traced = True
+                self._finalizer = weakref.finalize(self, _close, self._remote, self._trace)
                 logger.info(
                     "pi05_websocket: %s, key map %s, ticks by %s at %g Hz, without a valid action: %s",
                     config.websocket_url,
@@ -171,11 +176,11 @@ class PI05WebSocketPolicy(PreTrainedPolicy):  # type: ignore[misc]  # LeRobot is
     def close(self) -> None:
         """Disconnect. The next call connects again. Safe to call twice."""
         with self._lock:
-            remote, trace = self._remote, self._trace
+            finalizer, self._finalizer = self._finalizer, None
             self._remote = self._trace = self._rtc = None
             self._sessions.clear()
-        if remote is not None and trace is not None:
-            _close(remote, trace)
+        if finalizer is not None:
+            finalizer()
 
     @property
     def server_metadata(self) -> dict[str, Any]:
@@ -187,8 +192,10 @@ class PI05WebSocketPolicy(PreTrainedPolicy):  # type: ignore[misc]  # LeRobot is
     def reset(self) -> None:
         """Begin a new episode: no row of the one before can be executed any more."""
         with self._lock:
-            session, rtc = self._sessions.get(threading.get_ident()), self._rtc
-        if session is not None:
+            keys = {self._session_key(source) for source in ("wall", "calls")}
+            sessions = [self._sessions[key] for key in keys if key in self._sessions]
+            rtc = self._rtc
+        for session in sessions:
             session.reset()
         if rtc is not None:
             rtc.reset()
@@ -276,17 +283,15 @@ class PI05WebSocketPolicy(PreTrainedPolicy):  # type: ignore[misc]  # LeRobot is
         return [step.values for step in session.step_by_calls(observations)]
 
     def _session(self, *, several: bool) -> Session:
-        """Return the calling thread's session.
-
-        lerobot-eval may call one policy from several threads (`env.max_parallel_tasks`): each has its own.
-        """
+        """Return the session of the one arm, or of the calling thread's environments."""
         remote = self.connect()
         tick_source = "calls" if several else self._tick_source
+        key = self._session_key(tick_source)
         with self._lock:
-            session = self._sessions.get(threading.get_ident())
+            session = self._sessions.get(key)
             if session is None:
                 assert self._trace is not None
-                session = self._sessions[threading.get_ident()] = Session(
+                session = self._sessions[key] = Session(
                     remote,
                     self.config.player_config(tick_source=tick_source, key_map=self._key_map),
                     self._key_map,
@@ -323,6 +328,15 @@ class PI05WebSocketPolicy(PreTrainedPolicy):  # type: ignore[misc]  # LeRobot is
         config = self.config.player_config(tick_source="calls", key_map=self._key_map)
         return read_actions(exchange.result(timeout).value, action_dim=config.action_dim)
 
+    @staticmethod
+    def _session_key(tick_source: str) -> int | None:
+        """Return whose session it is: there is one arm, whichever thread drives or resets it.
+
+        lerobot-eval may call one policy from several threads (`env.max_parallel_tasks`), each with
+        environments of its own.
+        """
+        return None if tick_source == "wall" else threading.get_ident()
+
     def _rtc_chunks(self) -> RtcChunks:
         remote = self.connect()
         with self._lock:
@@ -335,6 +349,7 @@ class PI05WebSocketPolicy(PreTrainedPolicy):  # type: ignore[misc]  # LeRobot is
                     action_dim=config.action_dim,
                     fallback=config.fallback,
                     clock=self._clock,
+                    trace=self._trace,
                 )
             return self._rtc
 

@@ -20,14 +20,18 @@ from pi05_websocket.chunks.hold import Fallback
 from pi05_websocket.client import ConnectionState, RemotePolicy
 from pi05_websocket.clock import Clock
 from pi05_websocket.data import Float32Array
-from pi05_websocket.errors import ConnectionLost
+from pi05_websocket.errors import ConnectionLost, DeadlineExceeded
 from pi05_websocket.keymap import KeyMap
-from pi05_websocket.robot.outage import PROGRESS_EVERY_S
+from pi05_websocket.robot.outage import PROGRESS_AFTER_S, next_progress
+from pi05_websocket.robot.trace import Trace
 from pi05_websocket.wire.messages import read_actions
 
 __all__ = ["RtcChunks"]
 
 logger = logging.getLogger(__name__)
+
+RATE_TOLERANCE = 0.4
+"""Relative; the engine's count of rows is blurred by its latency, twice the rate is what matters."""
 
 BUSY_POLL_S = 0.002
 """The same as `POLL_S` for the first second: the usual reply comes within it."""
@@ -45,6 +49,7 @@ class RtcChunks:
         action_dim: int | None,
         fallback: Fallback,
         clock: Clock,
+        trace: Trace | None = None,
     ) -> None:
         self._remote = remote
         self._key_map = key_map
@@ -52,16 +57,22 @@ class RtcChunks:
         self._action_dim = action_dim
         self._fallback = fallback
         self._clock = clock
+        self._trace = Trace(None) if trace is None else trace
         self._lock = threading.Lock()
         self._episode = 0
         self._last: Float32Array | None = None
-        self._told_of_prefix = False
+        self._last_began = 0.0
+        self._asked = 0
+        self._maybe_stale = False
+        """Whether the next observation may still be of the episode before."""
+        self._told: set[str] = set()
 
     def reset(self) -> None:
         """Begin a new episode: a chunk under way is dropped when it comes."""
         with self._lock:
             self._episode += 1
             self._last = None
+            self._maybe_stale = self._asked > 0
 
     def chunk(self, observation: RobotObservation, prefix: Float32Array | None) -> Float32Array:
         """Return `(rows, action_dim)` for the engine to cut.
@@ -71,24 +82,47 @@ class RtcChunks:
 
         Raises:
             ConnectionLost: An episode began meanwhile, or the link was down: ask with a fresh observation.
+            DeadlineExceeded: The reply came after `timeout`: the same.
             Pi05WebsocketError: No chunk, and why.
         """
         with self._lock:
-            episode, last = self._episode, self._last
-        started = self._clock.now()
+            episode, last, before = self._episode, self._last, self._last_began
+            stale, self._maybe_stale = self._maybe_stale, False
+            self._asked += 1
+        if stale:
+            # The engine keeps its observation over a reset and asks with it at once, before it has looked anew.
+            raise ConnectionLost("a new episode began: waiting for its first observation")
+        began = self._clock.now()
         self._wait_for_link(episode)
         leftover = len(true_leftover(prefix, last))
+        if last is not None and leftover:
+            self._check_rate((len(last) - leftover) / (began - before))
         exchange = self._remote.submit(observer(self._key_map, observation)())
         self._wait_while(lambda: not exchange.done(), episode, "the policy computes")
         actions = read_actions(exchange.result(0).value, action_dim=self._action_dim)
-        latency = self._clock.now() - started
+        latency = self._clock.now() - began
+        if latency > self._remote.config.request_timeout:
+            raise DeadlineExceeded(
+                "request",
+                self._remote.config.request_timeout,
+                "Its observation is too old; a fresh one is sent. Raise `timeout` for a slow model.",
+            )
         front = rows_in_front(latency_s=latency, control_hz=self._control_hz, leftover=leftover)
         self._tell(front, latency, leftover, running=last is not None)
         chunk = np.concatenate([np.repeat(actions[:1], front, axis=0), actions])
         with self._lock:
             if self._episode != episode:
                 raise _superseded()
-            self._last = chunk
+            self._last, self._last_began = chunk, began
+        self._trace.write(
+            "exchange",
+            seq=self._asked,
+            episode=episode,
+            round_trip_ms=round(1000 * latency, 3),
+            rows=len(actions),
+            rows_in_front=front,
+            leftover=leftover,
+        )
         return chunk
 
     def _wait_for_link(self, episode: int) -> None:
@@ -102,37 +136,59 @@ class RtcChunks:
         if not error.retryable or self._fallback == "raise":
             raise error
         began = self._clock.now()
-        self._wait_while(lambda: self._remote.unavailable() is not None, episode, str(error))
-        if self._clock.now() - began > self._remote.config.request_timeout:
+        self._wait_while(lambda: self._link_is_down(), episode, str(error))
+        if self._clock.now() - began > POLL_S:
             raise ConnectionLost("the server is back; a fresh observation is sent in a moment")
 
+    def _link_is_down(self) -> bool:
+        error = self._remote.unavailable()
+        if error is not None and not error.retryable:
+            raise error
+        return error is not None
+
     def _wait_while(self, condition: Callable[[], bool], episode: int, what: str) -> None:
-        told = began = self._clock.now()
+        began = self._clock.now()
+        tell_after = PROGRESS_AFTER_S
         while condition():
             if self._episode != episode:
                 raise _superseded()
             if self._remote.connection.state is ConnectionState.CLOSED:
                 raise ConnectionLost("the policy was closed while the rtc engine waited", code=1000)
-            now = self._clock.now()
-            if now - told >= PROGRESS_EVERY_S:
-                told = now
-                logger.info("holding, %.0f s without a chunk: %s", now - began, what)
-            self._clock.sleep(BUSY_POLL_S if now - began < 1.0 else POLL_S)
+            waited = self._clock.now() - began
+            if waited >= tell_after:
+                tell_after = next_progress(waited)
+                logger.info("holding, %.0f s without a chunk: %s", waited, what)
+            self._clock.sleep(BUSY_POLL_S if waited < 1.0 else POLL_S)
+
+    def _check_rate(self, observed_hz: float) -> None:
+        """Compare the rows the engine has used since the last call with the control rate.
+
+        The engine drops rows by its own `--fps`; the rows put in front are counted by `control_hz`.
+        """
+        if abs(observed_hz - self._control_hz) > RATE_TOLERANCE * self._control_hz:
+            self._tell_once(
+                "rate",
+                f"the rtc engine uses {observed_hz:.0f} rows a second but control_hz is {self._control_hz:g}: "
+                "set --policy.control_hz and --fps to the same rate, or chunks begin with a jump",
+            )
 
     def _tell(self, front: int, latency: float, leftover: int, *, running: bool) -> None:
-        if not self._told_of_prefix:
-            self._told_of_prefix = True
-            logger.warning(
-                "rtc engine: this server does not take a prefix, so chunks are joined by replacing; "
-                "--inference.type=sync is the documented way"
-            )
+        self._tell_once(
+            "prefix",
+            "rtc engine: this server does not take a prefix, so chunks are joined by replacing; "
+            "--inference.type=sync is the documented way",
+        )
         if front and running:
-            logger.warning(
-                "the queue ran dry: the chunk came after %.2f s, %d rows were left. Use "
+            self._tell_once(
+                "dry",
+                f"the queue ran dry: the chunk came after {latency:.2f} s, {leftover} rows were left. Use "
                 "--inference.type=sync, which asks early enough, or a longer action horizon.",
-                latency,
-                leftover,
             )
+
+    def _tell_once(self, topic: str, text: str) -> None:
+        if topic not in self._told:
+            self._told.add(topic)
+            logger.warning("%s", text)
 
 
 def _superseded() -> ConnectionLost:

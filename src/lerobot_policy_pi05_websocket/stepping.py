@@ -8,7 +8,9 @@ Knows the player and the key map, not torch and not LeRobot.
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -68,16 +70,23 @@ class Session:
         self._players: list[ActionPlayer] = []
         self._tasks: list[str] = []
         self._waited = False
+        self._lock = threading.Lock()
+        """One call at a time: an arm may be driven from a pool of threads, and reset from another."""
 
     def reset(self) -> None:
         """Begin a new episode."""
-        for player in self._players:
-            player.start_episode()
-        self._rate.restart()
-        self._waited = False
+        with self._lock:
+            for player in self._players:
+                player.start_episode()
+            self._rate.restart()
+            self._waited = False
 
     def step_on_the_clock(self, observation: RobotObservation) -> Step:
         """Return the action of the present tick; does not wait, but once per episode for its first chunk."""
+        with self._lock:
+            return self._step_on_the_clock(observation)
+
+    def _step_on_the_clock(self, observation: RobotObservation) -> Step:
         self._prepare([observation])
         now = self._clock.now()
         self._check_rate(now)
@@ -95,8 +104,13 @@ class Session:
         """Return the next action of each environment; a call is a tick and waits for its chunks.
 
         Raises:
+            TransportError: There never was a connection.
             InvalidReply: The server has never answered with a valid chunk: holding would only hide that.
         """
+        with self._lock:
+            return self._step_by_calls(observations)
+
+    def _step_by_calls(self, observations: Sequence[RobotObservation]) -> list[Step]:
         self._prepare(observations)
         tick = self._calls
         self._calls += 1
@@ -106,6 +120,9 @@ class Session:
         self._wait_until_covered(players, observations, tick)
         for player in players:
             if not player.started:
+                error = self._remote.unavailable()
+                if error is not None and self._remote.connection.metadata is None:
+                    raise error
                 raise InvalidReply(
                     f"the server has never answered with a valid chunk: {player.cause}"
                 )
@@ -121,7 +138,7 @@ class Session:
             number = len(self._players)
             player = ActionPlayer(
                 self._remote,
-                self._config,
+                self._config_for(observations[number]),
                 trace=self._trace,
                 clock=self._clock,
                 name=f"env {number}" if several else "",
@@ -134,6 +151,15 @@ class Session:
                 logger.info("task changed: %r", observation.task)
                 self._tasks[i] = observation.task
                 self._players[i].change_task()
+
+    def _config_for(self, observation: RobotObservation) -> PlayerConfig:
+        """Return the players' settings; absolute targets are as many as the joints they are for.
+
+        LeRobot's sync engine cuts a row that is too long without a word, so the width must be known.
+        """
+        if self._config.action_dim is None and self._config.action_kind == "absolute":
+            return replace(self._config, action_dim=len(observation.state))
+        return self._config
 
     def _wait_for_first_chunk(
         self, player: ActionPlayer, tick: int, observe: Callable[[], Observation]
@@ -164,15 +190,19 @@ class Session:
         observers = [observer(self._key_map, observation) for observation in observations]
         remote = self._remote
         limit = remote.config.request_limit(answered_before=remote.connection.answered)
-        deadline = self._clock.now() + limit
+        began = self._clock.now()
         while lacking := [i for i, player in enumerate(players) if not player.covered(tick)]:
             for i in lacking:  # all requests are under way before any is waited for
                 players[i].ask(tick, observers[i])
+            # A model may compile for minutes; a server that is not there is not waited for as long.
+            patience = limit if remote.connection.metadata is not None else remote.patience
+            deadline = began + min(limit, patience)
             left = deadline - self._clock.now()
             if left <= 0:
                 break
             if not any(players[i].waiting for i in lacking):
                 self._clock.sleep(min(POLL_S, left))
+                players[lacking[0]].show_progress()
             for i in lacking:
                 players[i].wait(max(0.0, deadline - self._clock.now()))
                 players[i].collect(tick)

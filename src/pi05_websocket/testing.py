@@ -65,6 +65,10 @@ class ScriptedExchange:
         """Say whether it has been answered or has failed."""
         return self._outcome is not None
 
+    def late(self) -> DeadlineExceeded:
+        """Return the error that says it is late."""
+        return DeadlineExceeded("request", self.limit)
+
     def age(self) -> float:
         """Return the virtual seconds since it was sent."""
         return self._clock.now() - self.sent_at

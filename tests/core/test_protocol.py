@@ -139,6 +139,21 @@ def test_a_message_nobody_asked_for_ends_it(payload: Any, kind: str) -> None:
     assert client.receive(payload) == []
     assert client.state is ProtocolState.CLOSED
     assert f"a {kind} message nobody asked for" in str(client.error)
+    assert isinstance(client.error, IncompatibleServer)
+
+
+def test_an_answer_too_many_is_mended_by_a_new_connection() -> None:
+    """A server that has answered is a policy server: only the counting is lost."""
+    client = ClientProtocol()
+    client.receive(codec.encode({}))
+    client.request_sent(0)
+    client.receive(codec.encode({"actions": 1}))
+
+    client.receive(codec.encode({"actions": 1}))
+
+    assert client.state is ProtocolState.CLOSED
+    assert isinstance(client.error, ConnectionLost)
+    assert client.error.retryable
 
 
 def test_a_reply_that_cannot_be_decoded_fails_alone() -> None:

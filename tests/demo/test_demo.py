@@ -67,7 +67,7 @@ def test_missing_extras_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is not installed is told at once, with the line that installs it."""
     monkeypatch.setitem(demo_needs._EXTRAS, "no_such_module", "sim")
 
-    with pytest.raises(ConfigError, match=r"no_such_module.*\[sim\]"):
+    with pytest.raises(ConfigError, match=r"no_such_module.*sim\]"):
         demo_needs.check_installed()
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import http
+import logging
 import socket
 import ssl
 import struct
@@ -31,6 +32,8 @@ from pi05_websocket.errors import (
 )
 
 pytestmark = pytest.mark.faults
+
+RETRYABLE = (408, 425, 429, 500, 502, 503, 504)
 
 
 def answer_all(connection):
@@ -97,6 +100,24 @@ class TestConnecting:
         assert eventually(lambda: policy.connection.state is ConnectionState.WAITING)
         assert isinstance(policy.connection.error, ConnectFailed)
 
+    def test_no_answer_to_tcp_costs_the_connect_timeout(self, remote):
+        """A host behind a firewall that drops everything is given up in time, and tried again."""
+        with socket.socket() as full:
+            full.bind(("127.0.0.1", 0))
+            full.listen(0)
+            address = full.getsockname()
+            waiting = [socket.socket() for _ in range(4)]
+            for sock in waiting:  # fill the queue: later attempts get no answer at all
+                sock.setblocking(False)
+                sock.connect_ex(address)
+
+            policy = remote(f"ws://127.0.0.1:{address[1]}", connect_timeout=0.2)
+
+            assert eventually(lambda: isinstance(policy.connection.error, DeadlineExceeded))
+            assert policy.connection.error.phase == "connect"
+            for sock in waiting:
+                sock.close()
+
     def test_silent_server_costs_the_handshake_timeout(self, bare_tcp, remote):
         """A server that never answers the upgrade is given up in time, and tried again."""
         port = bare_tcp(lambda connection: connection.recv(65536) and time.sleep(3))
@@ -137,7 +158,7 @@ class TestConnecting:
             (403, AccessRefused, ConnectionState.FAILED),
             (404, IncompatibleServer, ConnectionState.FAILED),
             (302, IncompatibleServer, ConnectionState.FAILED),
-            (503, ConnectFailed, ConnectionState.WAITING),
+            *((status, ConnectFailed, ConnectionState.WAITING) for status in RETRYABLE),
         ],
     )
     def test_http_answers_decide_what_is_retried(self, scripted, remote, status, error, state):
@@ -371,8 +392,8 @@ class TestExchanging:
 
         assert policy.infer(OBSERVATION)["actions"][0, 0] == 2
 
-    def test_unasked_message_ends_the_conversation(self, scripted, remote):
-        """With an answer too many, nothing can be attributed any more."""
+    def test_unasked_message_renews_the_link(self, scripted, remote):
+        """With an answer too many nothing can be attributed any more; a new connection counts anew."""
 
         def answer_twice(connection):
             connection.send(METADATA)
@@ -383,6 +404,13 @@ class TestExchanging:
 
         policy = remote(scripted(answer_twice).url)
         policy.infer(OBSERVATION)
+
+        assert eventually(lambda: policy.connection.reconnects == 1)
+        assert policy.infer(OBSERVATION)["actions"][0, 0] == 0
+
+    def test_chatter_before_any_answer_is_no_policy_server(self, scripted, remote):
+        """What talks without being asked from the start is something else."""
+        policy = remote(scripted(lambda c: (c.send(METADATA), c.send(METADATA), c.recv())).url)
 
         assert eventually(lambda: policy.connection.state is ConnectionState.FAILED)
         assert isinstance(policy.connection.error, IncompatibleServer)
@@ -436,6 +464,24 @@ class TestExchanging:
         policy.connection.wait_ready(2)
 
         assert policy.submit(OBSERVATION).result(3).value["actions"][0, 0] == 3
+
+    def test_failing_policy_is_told_once(self, scripted, remote, caplog):
+        """A stock server closes after every error: reconnecting over and over is no news."""
+
+        def always_fail(connection):
+            connection.send(METADATA)
+            connection.recv()
+            connection.send("Traceback ...\nKeyError: 'state'\n")
+            connection.close(1011)
+
+        caplog.set_level(logging.INFO, "pi05_websocket")
+        policy = remote(scripted(always_fail).url)
+        for _ in range(5):
+            with pytest.raises(PolicyError):
+                policy.infer(OBSERVATION)
+
+        told = [r for r in caplog.records if r.name == "pi05_websocket.client.connection"]
+        assert [r.levelname for r in told] == ["INFO", "WARNING"]
 
     def test_endless_fragments_are_bounded(self, bare_tcp, remote):
         """Small frames do not add up to a message over max_message_bytes."""

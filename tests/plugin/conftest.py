@@ -87,9 +87,11 @@ def said() -> Iterator[list[str]]:
     ]
     for logger in loggers:
         logger.addHandler(listener)
+        logger.setLevel(logging.INFO)
     yield lines
     for logger in loggers:
         logger.removeHandler(listener)
+        logger.setLevel(logging.NOTSET)
 
 
 def _run(main: Callable[[], Any], program: str, *arguments: str) -> None:

@@ -130,3 +130,21 @@ def test_server_that_never_answers_ends_the_evaluation(served, lerobot_eval_main
         )
 
     assert time.monotonic() - began < 30
+
+
+def test_server_that_is_not_there_is_told_as_such(lerobot_eval_main, tmp_path: Path, said):
+    """Not as a policy without valid chunks, and not after the ten minutes a model may compile."""
+    with pytest.raises(Exception, match="connection refused"):
+        lerobot_eval_main(
+            "--policy.type=pi05_websocket",
+            "--policy.websocket_url=ws://127.0.0.1:9",
+            "--policy.connect_timeout=1",
+            "--policy.handshake_timeout=1",
+            "--policy.metadata_timeout=1",
+            "--eval.batch_size=1",
+            "--eval.n_episodes=1",
+            "--eval.use_async_envs=false",
+            f"--output_dir={tmp_path}",
+        )
+
+    assert any("still without actions" in line for line in said)

@@ -276,6 +276,72 @@ class TestSelectAction:
         assert results == {n: [100.0 * n + row for row in range(1, 6)] for n in (1, 2)}
 
 
+class TestOneArm:
+    def test_reset_from_any_thread_counts(self, served, made):
+        """There is one arm: whoever resets it, no row of the old episode is executed any more."""
+        _, url = served()
+        robot = made(url)
+        robot.select_action(batch())
+        thread = threading.Thread(target=robot.reset)
+        thread.start()
+        thread.join(5)
+
+        action = robot.select_action(batch() | {"observation.state": torch.full((1, 6), 500.0)})
+
+        assert action[0, 0] == 501.0
+
+    def test_a_pool_of_threads_drives_one_plan(self, served, made):
+        """Calls from several threads share the arm's chunk: rows never go back."""
+        _, url = served(rows=50)
+        robot = made(url)
+        values: list[float] = []
+
+        def call() -> None:
+            values.append(float(robot.select_action(batch())[0, 0]))
+            time.sleep(1 / 30)
+
+        for _ in range(12):
+            thread = threading.Thread(target=call)
+            thread.start()
+            thread.join(5)
+
+        assert values == sorted(values)
+        assert values[0] == 1.0
+
+    def test_width_of_absolute_targets_is_the_joints(self, served, made):
+        """Without a width in the key map, a row must be as wide as the joints: LeRobot would cut it."""
+        _, url = served(width=32)
+        robot = made(url, keymap="custom")
+
+        action = robot.select_action(batch())
+
+        assert action.tolist() == [[0, 1, 2, 3, 4, 5]]  # held
+
+    def test_a_config_used_for_an_environment_is_a_robots_again(self, served):
+        """LeRobot fills features into the caller's config; our `make_policy` is for robots."""
+        _, url = served()
+        config = PI05WebSocketConfig(websocket_url=url)
+        lerobot_make_policy(config, env_cfg=FakeEnvConfig()).close()
+
+        robot = lerobot_policy_pi05_websocket.make_policy(config)
+
+        assert robot._tick_source == "wall"
+        robot.close()
+
+    def test_trace_goes_on_after_a_close(self, served, made, tmp_path: Path):
+        """A policy that is closed and used again adds to its trace."""
+        _, url = served()
+        trace = tmp_path / "trace.jsonl"
+        robot = made(url, trace_file=str(trace))
+        robot.select_action(batch())
+        robot.close()
+        before = len(trace.read_text().splitlines())
+        robot.select_action(batch())
+        robot.close()
+
+        assert len(trace.read_text().splitlines()) > before >= 2
+
+
 class TestChunks:
     def test_whole_chunks_of_a_batch(self, served, made):
         """`predict_action_chunk` without the engine's arguments: a chunk per environment."""
@@ -304,6 +370,66 @@ class TestChunks:
 
         with pytest.raises(Pi05WebsocketError, match="new episode"):
             robot.predict_action_chunk(batch(), inference_delay=0, prev_chunk_left_over=None)
+
+    def test_first_observation_after_a_reset_may_be_stale(self, served, made):
+        """LeRobot's engine asks with the old episode's observation at once: refused, the next one counts."""
+        _, url = served()
+        robot = made(url)
+        robot.predict_action_chunk(batch(), inference_delay=0, prev_chunk_left_over=None)
+        robot.reset()
+
+        with pytest.raises(Pi05WebsocketError, match="new episode"):
+            robot.predict_action_chunk(batch(), inference_delay=0, prev_chunk_left_over=None)
+        chunk = robot.predict_action_chunk(batch(), inference_delay=0, prev_chunk_left_over=None)
+        assert chunk.shape[2] == 6
+
+    def test_answer_to_a_world_long_gone_is_refused(self, served, made):
+        """`timeout` is the oldest observation that may be executed, in the rtc engine too."""
+        _, url = served(delay_s=0.6)
+        robot = made(url, timeout=0.3, hard_timeout=5)
+
+        with pytest.raises(Pi05WebsocketError, match="too old"):
+            robot.predict_action_chunk(batch(), inference_delay=0, prev_chunk_left_over=None)
+
+    def test_refused_key_ends_the_engines_wait(self, scripted, made):
+        """A link that can never come up is an error, not a wait without end."""
+        import http
+
+        from misbehaving import METADATA
+
+        def refuse_later(connection, request):
+            if server.connections:
+                return connection.respond(http.HTTPStatus.UNAUTHORIZED, "no\n")
+            return None
+
+        server = scripted(lambda c: c.send(METADATA), process_request=refuse_later)
+        robot = made(server.url)
+
+        def drive() -> None:
+            for _ in range(100):
+                try:
+                    robot.predict_action_chunk(
+                        batch(), inference_delay=0, prev_chunk_left_over=None
+                    )
+                except Pi05WebsocketError as exc:
+                    if not exc.retryable:
+                        raise
+                time.sleep(0.05)  # the engine goes on after what may pass
+
+        with pytest.raises(AccessRefused):
+            drive()
+
+    def test_other_rate_than_the_engines_is_told(self, served, made, said):
+        """Rows are dropped by the engine's fps and made up for by control_hz: they must agree."""
+        _, url = served(rows=40)
+        robot = made(url, control_hz=10)
+        first = robot.predict_action_chunk(batch(), inference_delay=0, prev_chunk_left_over=None)
+        time.sleep(0.5)
+        rest = first[0, 30:]  # thirty rows in half a second: sixty a second
+
+        robot.predict_action_chunk(batch(), inference_delay=0, prev_chunk_left_over=rest)
+
+        assert any("control_hz is 10" in line for line in said)
 
     def test_all_zero_prefix_is_a_dry_queue(self, served, made):
         """LeRobot pads with zeros; the arm stood still, so rows are put in front of the chunk."""

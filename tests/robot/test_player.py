@@ -16,6 +16,7 @@ from pi05_websocket.errors import (
     AccessRefused,
     ConnectFailed,
     ConnectionLost,
+    EncodeError,
     NoValidAction,
     PolicyError,
 )
@@ -247,6 +248,44 @@ class TestBadDays:
         assert 8 <= len(loop.policy.exchanges) <= 16
         assert loop.player.outages == 1
 
+    def test_plan_from_before_the_zeros_is_not_executed(self):
+        """Zeros moved the arm away from where that plan begins; the next observation is of where it is."""
+        loop = Loop(fallback="zero", action_dim=2)
+        loop.steps(5)
+        loop.policy.exchanges[0].answer(rows(60))
+
+        assert loop.step() == ("zero", [0, 0])
+        loop.policy.exchanges[1].answer(rows(1))
+        assert loop.step() == ("chunk", [1, 1])
+
+    def test_unsendable_observation_does_not_block_the_next(self):
+        """An error while sending leaves nothing behind."""
+        loop = Loop()
+        submit, calls = loop.policy.submit, []
+
+        def fail_once(observation):
+            calls.append(observation)
+            if len(calls) == 1:
+                raise EncodeError("cannot send prompt")
+            return submit(observation)
+
+        loop.policy.submit = fail_once  # type: ignore[method-assign]
+        with pytest.raises(EncodeError):
+            loop.step()
+        loop.step()
+
+        assert len(loop.policy.exchanges) == 1
+
+    def test_cause_of_a_failed_request_outlives_the_closed_link(self):
+        """A stock server closes after every error; what is waited for is still the error's cause."""
+        loop = Loop()
+        loop.step()
+        loop.policy.exchanges[0].fail(PolicyError("server error: KeyError: 'state'"))
+        loop.policy.down = ConnectionLost("the server closes after an error")
+        loop.steps(20)
+
+        assert "KeyError" in loop.player.cause
+
     def test_zero_only_where_chosen(self):
         """Zeros are a motion for absolute joints: they are the user's explicit choice."""
         loop = Loop(fallback="zero", action_dim=2)
@@ -281,14 +320,14 @@ class TestBadDays:
         assert loop.player.outages == 1
 
     def test_unreachable_server_at_the_start_shows_progress(self, caplog):
-        """A person sees every two seconds what is being waited for."""
+        """A person sees what is being waited for, more and more seldom."""
         caplog.set_level(logging.INFO)
         loop = Loop()
         loop.policy.down = ConnectFailed("connection refused")
         loop.steps(150)  # five seconds
 
         lines = [r.getMessage() for r in caplog.records if "still without actions" in r.message]
-        assert len(lines) == 2
+        assert len(lines) == 2  # after two seconds, after four, then after eight
         assert "connection refused" in lines[0]
 
     def test_nothing_to_hold_is_an_error(self):
@@ -318,14 +357,18 @@ class TestTrace:
             "chunk",
         ]
 
-    def test_full_disk_ends_the_trace_not_the_motion(self, tmp_path: Path, caplog):
-        """Writing to a file that is gone is reported once."""
+    def test_closing_twice_is_harmless(self, tmp_path: Path):
+        """And another trace may go on with the file."""
         trace = Trace(tmp_path / "trace.jsonl")
-        loop = Loop(trace=trace)
+        trace.write("one")
         trace.close()
         trace.close()
+        again = Trace(tmp_path / "trace.jsonl", append=True)
+        again.write("two")
+        again.close()
 
-        assert loop.step()[0] == "hold"
+        lines = (tmp_path / "trace.jsonl").read_text().splitlines()
+        assert [json.loads(line)["kind"] for line in lines] == ["one", "two"]
 
     @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
     def test_device_without_space(self, caplog):

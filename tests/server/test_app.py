@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pi05_websocket.errors import ConfigError, EncodeError
+from pi05_websocket.client import RemotePolicy
+from pi05_websocket.errors import ConfigError, EncodeError, PolicyError
 from pi05_websocket.server import WebsocketPolicyServer
 from pi05_websocket.wire import codec
 from pi05_websocket.wire.protocol import TRACEBACK_CLOSE_REASON
@@ -382,8 +383,12 @@ def test_serve_forever_ends_on_a_signal(
 ) -> None:
     """It returns, its clients are told, and the signals do again what they did before."""
     server = WebsocketPolicyServer(scripted, port=0)
-    before = signal.getsignal(number)
     told = []
+
+    def before(*_: Any) -> None:
+        """Stand for what a program does on this signal."""
+
+    previous = signal.signal(number, before)
 
     def talk() -> None:
         client = connect(server)
@@ -394,8 +399,9 @@ def test_serve_forever_ends_on_a_signal(
     talking = threading.Thread(target=talk)
     server.serve_forever(listening=talking.start)
     talking.join()
+    after = signal.signal(number, previous)
     assert told == [1001]
-    assert signal.getsignal(number) is before
+    assert after is before
     server.request_stop()  # too late, and harmless
 
 
@@ -437,3 +443,27 @@ def test_metadata_must_be_sendable(scripted: Any) -> None:
     """Metadata that cannot travel is told before anything is opened."""
     with pytest.raises(EncodeError, match="robots: a value of type set"):
         WebsocketPolicyServer(scripted, metadata={"robots": {"so101"}})
+
+
+def test_an_error_that_cannot_be_shown_fails_alone() -> None:
+    """An exception whose text raises too must not take the policy thread with it."""
+
+    class Unshowable(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError("no text")
+
+    class Policy:
+        def infer(self, observation: dict[str, Any], /) -> dict[str, Any]:
+            """Fail as the observation says."""
+            if "bad" in observation:
+                raise Unshowable
+            return {"actions": np.zeros((2, 6))}
+
+    with WebsocketPolicyServer(Policy(), port=0) as server:
+        with (
+            RemotePolicy(server.url, wait_for_server=5) as policy,
+            pytest.raises(PolicyError),
+        ):
+            policy.infer({"bad": True})
+        with RemotePolicy(server.url, wait_for_server=5) as policy:
+            assert policy.infer({"good": True})["actions"].shape == (2, 6)

@@ -58,3 +58,18 @@ def test_views_never_change(messages: list[tuple[bytes, bool, bool]]) -> None:
             held.pop(0)[0].release()
         for view, expected in held:
             assert view == expected
+
+
+def test_equal_contents_are_not_the_same_buffer() -> None:
+    """Two images of a still scene are equal; the one in use must not be taken for the spare one."""
+    buffers = ReceiveBuffers()
+    held, free = (buffers.copy_of(memoryview(b"still")) for _ in range(2))
+    view = np.frombuffer(held, np.uint8)  # the policy keeps looking at it
+    buffers.give_back(held)
+    buffers.give_back(free)
+
+    out = [buffers.copy_of(memoryview(message)) for message in (b"first", b"other")]
+
+    assert out == [b"first", b"other"]
+    assert out[0] is not out[1]
+    assert view.tobytes() == b"still"

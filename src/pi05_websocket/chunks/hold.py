@@ -33,7 +33,8 @@ def fallback_action(
 
     `hold` repeats the last commanded target of an absolute action; before the first one it is the measured
     pose. For `delta` and `velocity` actions repeating would move on, so they become zero; their last value,
-    the gripper in every known key set (droid, libero), is an absolute target and is kept.
+    the gripper in every known key set (droid, libero), is an absolute target and stays what it was, before
+    the first action what was measured.
 
     Args:
         last_commanded: The action commanded last in this episode, None before the first.
@@ -54,9 +55,12 @@ def fallback_action(
         return np.zeros(width, np.float32)
     if action_kind == "absolute":
         return _hold_position(last_commanded, measured, width, cause)
+    if known is None:
+        raise NoValidAction(
+            f"no valid action, and no gripper position to hold before the first one. Cause: {cause}"
+        )
     still = np.zeros(width, np.float32)
-    if last_commanded is not None:
-        still[-1] = last_commanded[-1]
+    still[-1] = known[-1]
     return still
 
 

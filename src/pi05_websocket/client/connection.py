@@ -67,12 +67,15 @@ class Connection:
         self._metadata: ServerMetadata | None = None
         self._next_seq = 0
         self._answered = False
+        self._stopped = False
+        """Whether the loop takes no more calls; guarded by `_changed`."""
         # Below: touched on the loop thread only.
         self._protocol = ClientProtocol()
         self._transport: Transport | None = None
         self._exchanges: dict[int, tuple[Exchange, asyncio.TimerHandle]] = {}
         self._ended: asyncio.Future[Pi05WebsocketError] | None = None
         self._greeted: asyncio.Future[None] | None = None
+        self._warned = False
         self._backoff = Backoff(config.backoff_first, config.backoff_max, random.random)
         self._loop = asyncio.new_event_loop()
         self._main: asyncio.Task[None] | None = None
@@ -128,27 +131,22 @@ class Connection:
         The buffer belongs to the connection until the exchange is done. On a link that is not READY the
         exchange fails at once with the reason.
         """
+        first = not self._answered
+        limit = self.config.request_limit(answered_before=not first)
         with self._changed:
-            seq = self._next_seq
+            exchange = Exchange(self._next_seq, len(buffer) - HEADROOM, limit, first=first)
             self._next_seq += 1
-        exchange = Exchange(
-            seq, len(buffer) - HEADROOM, self.config.request_limit(answered_before=self._answered)
-        )
-        try:
-            self._loop.call_soon_threadsafe(self._send, exchange, buffer)
-        except RuntimeError:  # the loop is closed
-            exchange.future.set_exception(self._not_ready())
+            if not self._stopped:
+                self._loop.call_soon_threadsafe(self._send, exchange, buffer)
+                return exchange
+        exchange.future.set_exception(self._not_ready())
         return exchange
 
     def close(self, timeout: float = 2.0) -> None:
         """Say goodbye, fail what is outstanding, stop the thread. Safe to call twice."""
         with self._changed:
-            already = self._state is ConnectionState.CLOSED
-        if not already:
-            try:
+            if self._state is not ConnectionState.CLOSED and not self._stopped:
                 self._loop.call_soon_threadsafe(self._shut_down)
-            except RuntimeError:
-                return
         if threading.current_thread() is not self._thread:
             self._thread.join(timeout)
 
@@ -176,13 +174,18 @@ class Connection:
         except asyncio.CancelledError:
             pass
         except Exception as exc:
-            logger.exception("the connection to %s stopped on an internal error", self.config.url)
+            if threading.main_thread().is_alive():  # else: no more threads to resolve a name with
+                logger.exception(
+                    "the connection to %s stopped on an internal error", self.config.url
+                )
             self._set(ConnectionState.FAILED, ConnectFailed(f"internal error: {exc!r}"))
         finally:
-            self._fail_all(self._not_ready())
-            # Let the closed transport send its goodbye. No executor shutdown: it wants a new thread, which a
-            # program that is ending no longer gets.
+            with self._changed:
+                self._stopped = True  # from here on `submit` fails by itself
+            # What was submitted before that runs now, and the closed transport sends its goodbye. No executor
+            # shutdown: it wants a new thread, which a program that is ending no longer gets.
             self._loop.run_until_complete(asyncio.sleep(0.01))
+            self._fail_all(self._not_ready())
             self._loop.close()
 
     async def _stay_connected(self) -> None:
@@ -197,9 +200,14 @@ class Connection:
                 self._fail_all(error)
                 return
             wait = self._backoff.next()
-            # WARNING once for each outage, DEBUG for the attempts while it lasts.
-            level = logging.DEBUG if self._state is ConnectionState.WAITING else logging.WARNING
-            logger.log(level, "%s (trying again)", self._located(error))
+            # WARNING once for each outage, which only an answer ends: a server that closes after every error
+            # is connected to again and again.
+            logger.log(
+                logging.DEBUG if self._warned else logging.WARNING,
+                "%s (trying again)",
+                self._located(error),
+            )
+            self._warned = True
             self._set(ConnectionState.WAITING, error)
             await asyncio.sleep(wait)
 
@@ -233,12 +241,14 @@ class Connection:
             exchange.future.set_exception(self._not_ready())
             return
         limit = self.config.hard_limit(answered_before=self._answered)
-        overdue = self._loop.call_later(limit, self._renew, limit)
+        overdue = self._loop.call_later(limit, self._renew, exchange, limit)
         self._exchanges[exchange.seq] = (exchange, overdue)
         self._protocol.request_sent(exchange.seq)
         self._transport.send(buffer)
 
-    def _renew(self, limit: float) -> None:
+    def _renew(self, exchange: Exchange, limit: float) -> None:
+        if exchange.seq not in self._exchanges:
+            return
         # Attribution still works, but the reply has lost its worth and the link its credit: renew the socket.
         error = DeadlineExceeded("request", limit, "The connection is renewed.")
         self._apply(self._protocol.give_up(error))
@@ -260,8 +270,11 @@ class Connection:
         if self._metadata is not None:
             self.reconnects += 1
         self._metadata = metadata
-        logger.info(
-            "connected to %s, metadata keys: %s", self.config.url, sorted(map(str, metadata))
+        logger.log(
+            logging.DEBUG if self._warned and self.reconnects else logging.INFO,
+            "connected to %s, metadata keys: %s",
+            self.config.url,
+            sorted(map(str, metadata)),
         )
         self._set(ConnectionState.READY, None)
         self._stop_waiting_for_metadata()
@@ -272,6 +285,7 @@ class Connection:
 
     def _complete(self, seq: int, reply: Reply) -> None:
         self._answered = True
+        self._warned = False
         self._backoff.reset()
         exchange = self._take(seq)
         if exchange is not None:
@@ -300,6 +314,7 @@ class Connection:
         if self._state is ConnectionState.READY:
             # No longer READY from this moment on: what is submitted now must fail, not vanish.
             self._set(ConnectionState.CONNECTING, reason)
+        self._fail_all(reason)  # whatever is left belongs to this transport
         self._ended.set_result(reason)
         self._stop_waiting_for_metadata()
 

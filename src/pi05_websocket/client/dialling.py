@@ -11,7 +11,9 @@ import contextlib
 import logging
 import socket
 import ssl
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
 from urllib.parse import urlsplit
 
 import picows
@@ -100,15 +102,39 @@ def _hung_up_when_cancelled(dialled: list[socket.socket]) -> Iterator[None]:
         raise
 
 
+async def _resolve(host: str, port: int) -> list[Any]:
+    """Look a name up on a daemon thread.
+
+    The loop's own `getaddrinfo` uses threads that Python waits for at exit: a resolver that hangs would keep a
+    program from ending.
+    """
+    loop = asyncio.get_running_loop()
+    found: asyncio.Future[list[Any]] = loop.create_future()
+
+    def tell(setter: Callable[[Any], None], value: Any) -> None:
+        if not found.done():
+            setter(value)
+
+    def look_up() -> None:
+        outcome: tuple[Callable[[Any], None], Any]
+        try:
+            outcome = (found.set_result, socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+        except OSError as exc:
+            outcome = (found.set_exception, exc)
+        with contextlib.suppress(RuntimeError):  # the loop has been closed meanwhile
+            loop.call_soon_threadsafe(tell, *outcome)
+
+    threading.Thread(target=look_up, name="pi05-resolver", daemon=True).start()
+    return await found
+
+
 async def _tcp_connect(config: ConnectionConfig, host: str, port: int) -> socket.socket:
     """Resolve and connect, trying every address, within `connect_timeout`."""
     loop = asyncio.get_running_loop()
     last: OSError | None = None
     try:
         async with asyncio.timeout(config.connect_timeout):
-            for family, kind, proto, _, address in await loop.getaddrinfo(
-                host, port, type=socket.SOCK_STREAM
-            ):
+            for family, kind, proto, _, address in await _resolve(host, port):
                 sock = socket.socket(family, kind, proto)
                 sock.setblocking(False)
                 try:

@@ -29,11 +29,13 @@ class Reply:
 class Exchange:
     """One request and, in time, its reply. Completed on the loop thread, read from any."""
 
-    def __init__(self, seq: int, nbytes: int, limit: float) -> None:
+    def __init__(self, seq: int, nbytes: int, limit: float, *, first: bool = False) -> None:
         self.seq = seq
         self.nbytes = nbytes
         self.limit = limit
         """Seconds after which the reply counts as late."""
+        self.first = first
+        """Whether the server has never answered before: its model may be compiling."""
         self.sent_at = time.monotonic()
         self.future: Future[Reply] = Future()
 
@@ -61,11 +63,19 @@ class Exchange:
         except TimeoutError as exc:
             if isinstance(exc, DeadlineExceeded):  # the connection's own verdict, not ours
                 raise
-            raise DeadlineExceeded(
-                "request",
-                self.limit if timeout is None else timeout,
-                "Raise `timeout` for a slow model.",
-            ) from None
+            raise self.late(timeout) from None
+
+    def late(self, allowed_s: float | None = None) -> DeadlineExceeded:
+        """Return the error that says it is late, and which setting allows more time.
+
+        Args:
+            allowed_s: How long it was waited for; None: its limit.
+        """
+        phase, setting = "request", "timeout"
+        if self.first:
+            phase, setting = "first request", "first_request_timeout"
+        allowed_s = self.limit if allowed_s is None else allowed_s
+        return DeadlineExceeded(phase, allowed_s, f"Raise `{setting}` if the model is that slow.")
 
     def when_done(self, callback: Callable[[], None]) -> None:
         """Call `callback` when the exchange is done, on the loop thread, or at once if it is."""

@@ -2,7 +2,7 @@
 """`RemotePolicy`: a policy that runs elsewhere, with the interface of OpenPI's `WebsocketClientPolicy`.
 
 In: observations in policy names. Out: the server's result, or an `Exchange` to look at later.
-Call it from one thread; the waiting happens on the connection's own.
+May be called from several threads; the waiting happens on the connection's own.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ class RemotePolicy:
     def get_server_metadata(self) -> ServerMetadata:
         """Return what the server said about itself; waits for the first connection (OpenPI's name)."""
         if self.connection.metadata is None:
-            self.connection.wait_ready(self._patience())
+            self.connection.wait_ready(self.patience)
         return self.metadata
 
     def infer(self, obs: Observation) -> dict[str, Any]:
@@ -111,7 +111,7 @@ class RemotePolicy:
             IncompatibleServer: The reply is not a map.
         """
         buffer = self._encode(obs)
-        self.connection.wait_ready(self._patience())
+        self.connection.wait_ready(self.patience)
         exchange = self._submit(buffer)
         value = exchange.result(exchange.limit).value
         if not isinstance(value, dict):
@@ -142,7 +142,10 @@ class RemotePolicy:
         self.connection.close()
 
     def _encode(self, obs: Observation) -> bytearray:
-        buffer = self._free_buffers.pop() if self._free_buffers else bytearray()
+        try:
+            buffer = self._free_buffers.pop()
+        except IndexError:  # asked for, not looked for: several threads may share the policy
+            buffer = bytearray()
         codec.encode_into(obs, buffer, HEADROOM)
         return buffer
 
@@ -152,7 +155,9 @@ class RemotePolicy:
         exchange.when_done(lambda: self._free_buffers.append(buffer))
         return exchange
 
-    def _patience(self) -> float:
+    @property
+    def patience(self) -> float:
+        """Seconds after which a server that does not answer at all counts as absent."""
         config = self.config
         return config.connect_timeout + config.handshake_timeout + config.metadata_timeout
 

@@ -34,9 +34,9 @@ class Transport(picows.WSListener):  # type: ignore[misc]  # picows is compiled 
     def __init__(self, listener: Listener, max_message_bytes: int) -> None:
         self._listener: Listener | None = listener
         self._max_message_bytes = max_message_bytes
-        self._parts: list[bytes] = []
-        self._parts_size = 0
-        self._parts_are_text = False
+        self._message: bytearray | None = None
+        """What has come of a fragmented message; None between messages."""
+        self._is_text = False
         self._closed_by: tuple[int, str] | None = None
         self._ws: picows.WSTransport | None = None
 
@@ -84,13 +84,13 @@ class Transport(picows.WSListener):  # type: ignore[misc]  # picows is compiled 
             self._closed_by = (number or 1005, bytes(reason).decode("utf-8", "replace"))
             self._say_goodbye(1000)
         elif kind in (picows.WSMsgType.BINARY, picows.WSMsgType.TEXT):
-            if self._parts:
+            if self._message is not None:
                 self._refuse("a new message inside a fragmented one")
                 return
-            self._parts_are_text = kind == picows.WSMsgType.TEXT
+            self._is_text = kind == picows.WSMsgType.TEXT
             self._take(frame)
         elif kind == picows.WSMsgType.CONTINUATION:
-            if not self._parts:
+            if self._message is None:
                 self._refuse("a continuation of no message")
                 return
             self._take(frame)
@@ -98,23 +98,25 @@ class Transport(picows.WSListener):  # type: ignore[misc]  # picows is compiled 
     def on_ws_disconnected(self, transport: picows.WSTransport) -> None:
         """Report the end once (picows callback)."""
         code, reason = self._closed_by or (1006, "")
-        self._parts.clear()
+        self._message = None
         if self._listener is not None:
             self._listener.on_ended(code, reason)
 
     def _take(self, frame: picows.WSFrame) -> None:
         payload = frame.get_payload_as_bytes()
-        self._parts_size += len(payload)
-        if self._parts_size > self._max_message_bytes:
+        if self._message is not None or not frame.fin:
+            self._message = self._message or bytearray()
+            self._message += payload
+        size = len(payload if self._message is None else self._message)
+        if size > self._max_message_bytes:
             self._refuse(f"a message over max_message_bytes={self._max_message_bytes}", code=1009)
             return
-        self._parts.append(payload)
         if not frame.fin:
             return
-        message = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
-        self._parts, self._parts_size = [], 0
+        message = payload if self._message is None else bytes(self._message)
+        self._message = None
         if self._listener is not None:
-            text = self._parts_are_text
+            text = self._is_text
             self._listener.on_message(message.decode("utf-8", "replace") if text else message)
 
     def _refuse(self, what: str, *, code: int = 1002) -> None:

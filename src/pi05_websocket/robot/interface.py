@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from pi05_websocket.data import Observation
-from pi05_websocket.errors import Pi05WebsocketError
+from pi05_websocket.errors import DeadlineExceeded, Pi05WebsocketError
 
 __all__ = ["PendingExchange", "PendingReply", "RequestPolicy"]
 
@@ -44,6 +44,9 @@ class PendingExchange(Protocol):
 
     def done(self) -> bool:
         """Say whether `result` returns or raises at once."""
+
+    def late(self) -> DeadlineExceeded:
+        """Return the error that says it is late, and which setting allows more time."""
 
     def age(self) -> float:
         """Return the seconds since the request was handed over."""

@@ -13,12 +13,15 @@ from pi05_websocket.clock import Clock
 from pi05_websocket.errors import Pi05WebsocketError
 from pi05_websocket.robot.trace import Trace
 
-__all__ = ["PROGRESS_EVERY_S", "Outage"]
+__all__ = ["PROGRESS_AFTER_S", "Outage", "next_progress"]
 
 logger = logging.getLogger(__name__)
 
-PROGRESS_EVERY_S = 2.0
-"""A person who waits longer than this is told what for."""
+PROGRESS_AFTER_S = 2.0
+"""A person who waits longer than this is told what for; again after twice the time, and so on."""
+
+PROGRESS_AT_LEAST_EVERY_S = 30.0
+"""The longest silence while waiting."""
 
 _WHAT_IS_DONE: dict[Fallback, str] = {
     "hold": "Holding the last commanded target once the chunk has run out",
@@ -47,13 +50,15 @@ class Outage:
         self._since: float | None = None
         self._held = 0
         self._told_of_hold = True
-        self._waiting_since = self._told_at = clock.now()
+        self._waiting_since = clock.now()
+        self._tell_after = PROGRESS_AFTER_S
 
     def begin_waiting(self, cause: str) -> None:
         """Note that from now on a chunk is waited for; that alone is no outage."""
         self.cause = cause
         self._told_of_hold = True
-        self._waiting_since = self._told_at = self._clock.now()
+        self._waiting_since = self._clock.now()
+        self._tell_after = PROGRESS_AFTER_S
 
     def report(self, error: Pi05WebsocketError) -> None:
         """Note that something failed; the first time in an outage is told aloud."""
@@ -75,7 +80,7 @@ class Outage:
         self._trace.write("outage", cause=str(error), error=type(error).__name__)
 
     def held_tick(self) -> None:
-        """Count a tick without an action; told once when rows ran out, and every 2 s."""
+        """Count a tick without an action; told once when rows ran out, and now and then."""
         if self._since is not None:
             self._held += 1
         elif not self._told_of_hold:
@@ -88,16 +93,12 @@ class Outage:
         self.show_progress()
 
     def show_progress(self) -> None:
-        """Say what is waited for, if nothing has been said for 2 s."""
-        now = self._clock.now()
-        if now - self._told_at < PROGRESS_EVERY_S:
+        """Say what is waited for: after 2 s, 4 s, 8 s and so on, then every 30 s."""
+        if self.waited_s < self._tell_after:
             return
-        self._told_at = now
+        self._tell_after = next_progress(self.waited_s)
         logger.info(
-            "%sstill without actions after %.0f s: %s",
-            self._name,
-            now - self._waiting_since,
-            self.cause,
+            "%sstill without actions after %.0f s: %s", self._name, self.waited_s, self.cause
         )
 
     def end(self) -> None:
@@ -116,3 +117,8 @@ class Outage:
     def waited_s(self) -> float:
         """Seconds since a chunk is waited for."""
         return self._clock.now() - self._waiting_since
+
+
+def next_progress(waited_s: float) -> float:
+    """Return the waiting time, in seconds, at which to speak again."""
+    return waited_s + min(waited_s, PROGRESS_AT_LEAST_EVERY_S)

@@ -23,9 +23,9 @@ from pi05_websocket.chunks.scheduler import (
 )
 from pi05_websocket.clock import SYSTEM_CLOCK, Clock
 from pi05_websocket.data import ActionChunk, ActionKind, ExchangeRecord, Float32Array, Observation
-from pi05_websocket.errors import DeadlineExceeded, Pi05WebsocketError
+from pi05_websocket.errors import InvalidReply, Pi05WebsocketError
 from pi05_websocket.robot.interface import PendingExchange, PendingReply, RequestPolicy
-from pi05_websocket.robot.outage import PROGRESS_EVERY_S, Outage
+from pi05_websocket.robot.outage import PROGRESS_AFTER_S, Outage
 from pi05_websocket.robot.records import exchange_record, tell_exchange
 from pi05_websocket.robot.trace import Trace
 from pi05_websocket.wire.messages import read_actions
@@ -113,6 +113,8 @@ class ActionPlayer:
         self._action_dim = config.action_dim
         self._pending: _Pending | None = None
         self._last_values: Float32Array | None = None
+        self._zeroed_at: int | None = None
+        """First tick since the last row at which zeros were commanded."""
         self._failures = 0
         self._retry_at = 0.0
         self._outage = Outage(config.fallback, clock=clock, trace=self._trace, name=self._name)
@@ -135,6 +137,7 @@ class ActionPlayer:
         episode = self.scheduler.start_episode()
         self._pending = None
         self._last_values = None
+        self._zeroed_at = None
         self._outage.begin_waiting("the first chunk of the episode is under way")
         self._retry_at = 0.0
         self._trace.write("episode", episode=episode)
@@ -153,6 +156,10 @@ class ActionPlayer:
         self._pending = None
         self.scheduler.preempt()
 
+    def show_progress(self) -> None:
+        """Say what is waited for, now and then; for a caller that waits by itself."""
+        self._outage.show_progress()
+
     def collect(self, tick: int) -> None:
         """Take what has arrived since the last tick."""
         pending = self._pending
@@ -163,10 +170,7 @@ class ActionPlayer:
             self._take(pending, tick)
         elif not pending.late and pending.exchange.age() > pending.exchange.limit:
             pending.late = True
-            error = DeadlineExceeded(
-                "request", pending.exchange.limit, "Raise `timeout` if the model is that slow."
-            )
-            self._outage.report(error)
+            self._outage.report(pending.exchange.late())
 
     def ask(self, tick: int, observe: Callable[[], Observation]) -> bool:
         """Send an observation if it is time to; say whether one was sent.
@@ -184,14 +188,14 @@ class ActionPlayer:
             self._unavailable(error)
             return False
         observation = observe()
-        request = self.scheduler.request(tick)
         before = time.perf_counter()
         exchange = self._policy.submit(observation)
-        self._pending = _Pending(request, exchange, 1000 * (time.perf_counter() - before))
+        encode_ms = 1000 * (time.perf_counter() - before)
+        self._pending = _Pending(self.scheduler.request(tick), exchange, encode_ms)
         return True
 
     def wait(self, timeout: float) -> None:
-        """Wait for the request under way, with a progress line every 2 s. `collect` it afterwards."""
+        """Wait for the request under way, with progress lines. `collect` it afterwards."""
         # Real time: the reply comes over a real network, whatever clock the ticks follow.
         deadline = time.monotonic() + timeout
         while self._pending is not None and not self._pending.exchange.done():
@@ -199,7 +203,7 @@ class ActionPlayer:
             if left <= 0:
                 break
             try:
-                self._pending.exchange.result(min(left, PROGRESS_EVERY_S))
+                self._pending.exchange.result(min(left, PROGRESS_AFTER_S))
             except Pi05WebsocketError:
                 self._outage.show_progress()
 
@@ -216,8 +220,11 @@ class ActionPlayer:
         action = self.scheduler.action_at(tick)
         if action is not None:
             step = Step(action.values, "chunk", action.seq, action.row)
+            self._zeroed_at = None
         else:
             step = self._fall_back(measured)
+            if step.source == "zero" and self._zeroed_at is None:
+                self._zeroed_at = tick
         self._last_values = step.values
         self._trace.write(
             "tick",
@@ -251,6 +258,10 @@ class ActionPlayer:
             self.scheduler.request_ended(request.seq)
             self._fail(exc)
             return
+        if self._zeroed_at is not None and request.tick <= self._zeroed_at:
+            # Zeros moved the arm since: a plan from where it was would begin with a jump.
+            self.scheduler.request_ended(request.seq)
+            return
         chunk = ActionChunk(
             actions=actions, first_tick=request.tick, episode=request.episode, seq=request.seq
         )
@@ -268,12 +279,13 @@ class ActionPlayer:
         if outcome is MergeOutcome.ACCEPTED:
             self._accept(actions)
         elif outcome in (MergeOutcome.TOO_OLD, MergeOutcome.TOO_LATE):
-            seconds = self._clock.now() - exchange.sent_at
-            self._outage.cause = (
-                f"the reply came after {seconds:.1f} s: {outcome.value}; a fresh observation is sent. If that "
-                "repeats, the policy is too slow for its chunk: raise `timeout`, or use a longer action horizon"
+            self._outage.report(
+                InvalidReply(
+                    f"the reply came after {exchange.age():.1f} s: {outcome.value}; a fresh "
+                    "observation is sent. If that repeats, the policy is too slow for its chunk: raise "
+                    "`timeout`, or use a longer action horizon"
+                )
             )
-            logger.warning("%s%s", self._name, self._outage.cause)
 
     def _accept(self, actions: Float32Array) -> None:
         self._action_dim = actions.shape[1]
@@ -298,6 +310,9 @@ class ActionPlayer:
         """React to a link that is down: stop before the first motion if it can never come up."""
         if not error.retryable and not self.started:
             raise error
-        self._outage.cause = str(error)
+        if (
+            self._failures == 0
+        ):  # else the link is down because the request failed: that is the cause
+            self._outage.cause = str(error)
         if self.started or self.config.fallback == "raise":
             self._outage.report(error)

@@ -23,12 +23,12 @@ logger = logging.getLogger(__name__)
 class Trace:
     """A JSON-lines file; without a path it swallows everything."""
 
-    def __init__(self, path: str | Path | None) -> None:
+    def __init__(self, path: str | Path | None, *, append: bool = False) -> None:
         self._file = None
         if path is not None:
             target = Path(path).expanduser()
             target.parent.mkdir(parents=True, exist_ok=True)
-            self._file = target.open("w", encoding="utf-8", buffering=1)
+            self._file = target.open("a" if append else "w", encoding="utf-8", buffering=1)
 
     def write(self, kind: str, **facts: Any) -> None:
         """Append one line."""

@@ -8,6 +8,7 @@ wait for an inference. `WebsocketPolicyServer` is a drop-in for OpenPI's class o
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import signal
 import threading
@@ -182,4 +183,8 @@ class WebsocketPolicyServer:
             await self._run(listening)
         finally:
             for number, handler in before.items():
+                with contextlib.suppress(NotImplementedError):
+                    loop.remove_signal_handler(
+                        number
+                    )  # else the loop does it when it closes, after us
                 signal.signal(number, handler)

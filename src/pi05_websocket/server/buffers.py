@@ -36,10 +36,10 @@ class ReceiveBuffers:
         self._spare.append(buffer)
 
     def _take(self, size: int) -> bytearray:
-        for buffer in self._spare:
+        for i, buffer in enumerate(self._spare):
             if _resized(buffer, size):
-                self._spare.remove(buffer)
-                return buffer
+                # By place: `remove` compares contents, and two images of a still scene are equal.
+                return self._spare.pop(i)
         return bytearray(size)
 
 

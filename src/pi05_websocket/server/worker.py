@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+import traceback
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from queue import SimpleQueue
@@ -137,7 +138,7 @@ class PolicyWorker:
         try:
             message, infer_ms = self._answer(request)
         except BaseException as exc:  # whatever a policy raises belongs to this request alone
-            cause = f"{type(exc).__name__}: {exc}"
+            cause = traceback.format_exception_only(exc)[-1].strip()  # safe where `str(exc)` raises
             if isinstance(exc, WireError):
                 logger.warning("request refused: %s", cause)
             else:

@@ -46,7 +46,7 @@ def read_actions(reply: Any, *, action_dim: int | None = None) -> Float32Array:
     if action_dim is not None and actions.shape[1] != action_dim:
         raise InvalidReply(
             f"actions: expected {action_dim} values for each tick, got {actions.shape[1]}. The server's policy "
-            "is for another robot, or its output transform does not cut the padding."
+            "is for another robot, its output transform does not cut the padding, or `action_dim` is to be set."
         )
     with np.errstate(over="ignore"):  # what overflows float32 becomes infinite and is refused below
         chunk = actions.astype(np.float32)

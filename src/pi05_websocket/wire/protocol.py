@@ -107,6 +107,7 @@ class ClientProtocol:
         self.error: Pi05WebsocketError | None = None
         """Why the conversation is over, once `state` is CLOSED."""
         self._outstanding: deque[int] = deque()
+        self._answered = False
         self._limits = limits
 
     def __repr__(self) -> str:
@@ -137,13 +138,7 @@ class ClientProtocol:
         if self.state is ProtocolState.AWAITING_METADATA:
             return self._receive_metadata(payload)
         if not self._outstanding:
-            kind = "text" if isinstance(payload, str) else "binary"
-            return self._end(
-                IncompatibleServer(
-                    f"the server sent a {kind} message nobody asked for: replies can no longer be told apart. "
-                    "Is this an OpenPI policy server?"
-                )
-            )
+            return self._end(self._unasked("text" if isinstance(payload, str) else "binary"))
         if isinstance(payload, str):
             return self._receive_error_text(payload)
         return self._receive_reply(payload)
@@ -162,6 +157,15 @@ class ClientProtocol:
         else:
             message = f"connection lost, close code {code}{detail}"
         return self._end(ConnectionLost(message, code=code, reason=reason))
+
+    def _unasked(self, kind: str) -> Pi05WebsocketError:
+        """Return why a message that answers no request ends the conversation."""
+        text = f"the server sent a {kind} message nobody asked for: replies can no longer be told apart"
+        if (
+            self._answered
+        ):  # it is a policy server, and a new connection counts from the start again
+            return ConnectionLost(text)
+        return IncompatibleServer(f"{text}. Is this an OpenPI policy server?")
 
     def _receive_metadata(self, payload: Buffer | str) -> list[Event]:
         if isinstance(payload, str):
@@ -207,6 +211,7 @@ class ClientProtocol:
         except DecodeError as exc:
             # The frame is whole, so counting still works: only this reply is bad.
             return [RequestFailed(seq, exc)]
+        self._answered = True
         return [ReplyReceived(seq, reply, len(payload))]
 
     def _end(self, error: Pi05WebsocketError) -> list[Event]:

@@ -47,7 +47,7 @@ class PI05WebSocketConfig(PreTrainedConfig):  # type: ignore[misc]  # LeRobot is
 
     action_horizon: int | None = None
     """Rows of a chunk to execute before the next one takes over, at most the chunk's length; None: all.
-    (DESIGN's execution horizon; OpenPI's `ActionChunkBroker` calls it `action_horizon` too.)"""
+    (The execution horizon; OpenPI's `ActionChunkBroker` calls it `action_horizon` too.)"""
 
     keymap: str = "so101"
     """Which names the server's policy uses: so101, libero, droid, aloha, so101_pr968, so101_pr853,

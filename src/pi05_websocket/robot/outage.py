@@ -71,7 +71,7 @@ class Outage:
         logger.warning(
             "%sno valid actions: %s. %s until it recovers.",
             self._name,
-            error,
+            str(error).rstrip(".?! "),
             _WHAT_IS_DONE[self._fallback],
         )
         detail = getattr(error, "detail", "")

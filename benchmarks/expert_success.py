@@ -74,8 +74,8 @@ class Runner:
         self._clock = FakeClock()
         self._ended: list[EpisodeEvent] = []
         task = make_task(settings.task, belt_speed=settings.belt_speed)
-        self._prompt, self._limit_s = task.prompt, task.time_limit_s
-        rules = EpisodeRules(next_episode="never", time_limit_s=task.time_limit_s, settle_s=0.0)
+        rules = EpisodeRules(next_episode="never", settle_s=0.0)
+        self._prompt, self._limit_s = task.prompt, rules.time_limit_s
         self._sim = SimSO101(
             SimConfig(task=task, rules=rules, render="demand"),
             clock=self._clock,

@@ -119,13 +119,13 @@ def main(config: ControlConfig) -> None:
         level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", force=True
     )
     stop = threading.Event()
-    # An event instead of an exception: half a message on the motor bus would confuse the motors.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
     policy = remote_policy(config)
     robot = make_robot_from_config(config.robot)
     try:
-        robot.connect()
+        robot.connect()  # may ask a person to calibrate; Ctrl-C still ends it
+        # From here an event instead of an exception: half a message on the motor bus would confuse the motors.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: stop.set())
         started = time.monotonic()
         ticks = control_loop(robot, policy, config, stop)
         seconds = time.monotonic() - started

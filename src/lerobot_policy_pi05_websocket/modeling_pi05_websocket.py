@@ -100,8 +100,7 @@ class PI05WebSocketPolicy(PreTrainedPolicy):  # type: ignore[misc]  # LeRobot is
     def __getstate__(self) -> dict[str, Any]:
         """Leave the link, its thread and all progress behind: a copy or a pickle begins anew."""
         runtime = ("_lock", "_remote", "_trace", "_sessions", "_rtc", "_cameras_told", "_finalizer")
-        kept = {key: value for key, value in self.__dict__.items() if key not in runtime}
-        return {**kept, "_traced": True}  # a copy adds to the file, it does not begin it anew
+        return {key: value for key, value in self.__dict__.items() if key not in runtime}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)

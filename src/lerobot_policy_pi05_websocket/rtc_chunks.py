@@ -30,9 +30,6 @@ __all__ = ["RtcChunks"]
 
 logger = logging.getLogger(__name__)
 
-RATE_TOLERANCE = 0.4
-"""Relative; the engine's count of rows is blurred by its latency, twice the rate is what matters."""
-
 BUSY_POLL_S = 0.002
 """The same as `POLL_S` for the first second: the usual reply comes within it."""
 
@@ -61,7 +58,6 @@ class RtcChunks:
         self._lock = threading.Lock()
         self._episode = 0
         self._last: Float32Array | None = None
-        self._last_began = 0.0
         self._asked = 0
         self._maybe_stale = False
         """Whether the next observation may still be of the episode before."""
@@ -86,7 +82,7 @@ class RtcChunks:
             Pi05WebsocketError: No chunk, and why.
         """
         with self._lock:
-            episode, last, before = self._episode, self._last, self._last_began
+            episode, last = self._episode, self._last
             stale, self._maybe_stale = self._maybe_stale, False
             self._asked += 1
         if stale:
@@ -95,8 +91,6 @@ class RtcChunks:
         began = self._clock.now()
         self._wait_for_link(episode)
         leftover = len(true_leftover(prefix, last))
-        if last is not None and leftover:
-            self._check_rate((len(last) - leftover) / (began - before))
         exchange = self._remote.submit(observer(self._key_map, observation)())
         self._wait_while(lambda: not exchange.done(), episode, "the policy computes")
         actions = read_actions(exchange.result(0).value, action_dim=self._action_dim)
@@ -113,7 +107,7 @@ class RtcChunks:
         with self._lock:
             if self._episode != episode:
                 raise _superseded()
-            self._last, self._last_began = chunk, began
+            self._last = chunk
         self._trace.write(
             "exchange",
             seq=self._asked,
@@ -159,18 +153,6 @@ class RtcChunks:
                 tell_after = next_progress(waited)
                 logger.info("holding, %.0f s without a chunk: %s", waited, what)
             self._clock.sleep(BUSY_POLL_S if waited < 1.0 else POLL_S)
-
-    def _check_rate(self, observed_hz: float) -> None:
-        """Compare the rows the engine has used since the last call with the control rate.
-
-        The engine drops rows by its own `--fps`; the rows put in front are counted by `control_hz`.
-        """
-        if abs(observed_hz - self._control_hz) > RATE_TOLERANCE * self._control_hz:
-            self._tell_once(
-                "rate",
-                f"the rtc engine uses {observed_hz:.0f} rows a second but control_hz is {self._control_hz:g}: "
-                "set --policy.control_hz and --fps to the same rate, or chunks begin with a jump",
-            )
 
     def _tell(self, front: int, latency: float, leftover: int, *, running: bool) -> None:
         self._tell_once(

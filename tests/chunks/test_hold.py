@@ -37,6 +37,8 @@ def fall_back(fallback: str, **changed: Any) -> np.ndarray:
         ("hold", {"action_kind": "delta"}, [0, 0, 3]),  # repeating a delta would move on
         # zero would open a gripper that holds something
         ("hold", {"action_kind": "velocity", "last_commanded": None}, [0, 0, 9]),
+        # libero's state is no action: a server that compiles for minutes must not end the run
+        ("hold", {"action_kind": "delta", "last_commanded": None, "measured": None}, [0, 0, 0]),
         ("zero", {"action_dim": None}, [0, 0, 0]),
         ("zero", {"action_dim": None, "last_commanded": None}, [0, 0, 0]),
     ],
@@ -54,7 +56,6 @@ def test_fallback_by_kind(fallback: str, changed: dict[str, Any], expected: list
         ("hold", {"last_commanded": None, "measured": MEASURED[:2]}),
         ("hold", {"last_commanded": None, "measured": np.array([1, np.nan, 3])}),
         ("zero", {"action_dim": None, "last_commanded": None, "measured": None}),
-        ("hold", {"action_kind": "delta", "last_commanded": None, "measured": None}),
     ],
 )
 def test_refuses_to_invent_a_pose(fallback: str, changed: dict[str, Any]):

@@ -293,3 +293,35 @@ def test_linked_sides_carry_timing_from_the_second_reply_on() -> None:
     assert isinstance(second, ReplyReceived)
     assert first.reply == {"server_timing": {"infer_ms": 1.0}}
     assert second.reply == {"server_timing": {"infer_ms": 2.0, "prev_total_ms": 3.5}}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", "(empty text)"),
+        ("just a sentence", "just a sentence"),
+        (
+            'Traceback (most recent call last):\n  File "a.py", line 1, in f\n    g()\n'
+            "KeyError: 'observation/state'\n",
+            "KeyError: 'observation/state'",
+        ),
+        (
+            'Traceback (most recent call last):\n  File "a.py", line 1, in f\n    g()\n'
+            "ValueError: state has 7 values\nexpected 6\n--------------------\n"
+            "For simplicity, JAX has removed its internal frames from the traceback.\n",
+            "ValueError: state has 7 values",
+        ),
+        (
+            'Traceback (most recent call last):\n  File "a.py", line 1, in f\nKeyError: 1\n\n'
+            "During handling of the above exception, another exception occurred:\n\n"
+            'Traceback (most recent call last):\n  File "b.py", line 2, in g\nRuntimeError: two\n',
+            "RuntimeError: two",
+        ),
+        ('Traceback (most recent call last):\n  File "cut off', 'File "cut off'),
+    ],
+)
+def test_error_text_names_what_was_raised(text: str, expected: str) -> None:
+    """The line that names the exception, whatever notes follow it."""
+    error = server_error(text)
+    assert str(error) == f"server error: {expected}"
+    assert error.detail == text

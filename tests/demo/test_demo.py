@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from pi05_websocket.cli import demo, demo_needs
+from pi05_websocket.cli.demo_screen import Screen
 from pi05_websocket.errors import ConfigError
 
 DEMO = [sys.executable, "-c", "import sys; from pi05_websocket.cli import main; sys.exit(main())"]
@@ -147,3 +148,16 @@ def test_waits_for_nothing_forever(
 
     with pytest.raises(demo.DemoFailed, match=said):
         demo.run(["--headless", "--out", str(tmp_path)])
+
+
+def test_only_the_demos_own_files_are_replaced(tmp_path: Path) -> None:
+    """`--out .` is safe: what somebody else put there stays, what an earlier demo left goes."""
+    (tmp_path / "recording").mkdir()
+    (tmp_path / "recording" / "thesis.txt").write_text("mine")
+    (tmp_path / "recording" / "policy.jsonl").write_text("old")
+    (tmp_path / "summary.json").write_text("{}")
+    with Screen() as screen:
+        demo.Demo(demo.DemoCommand(out=tmp_path), screen)._prepare()
+
+    left = sorted(path.name for path in tmp_path.rglob("*") if path.is_file())
+    assert left == ["thesis.txt"]

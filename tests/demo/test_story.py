@@ -105,3 +105,14 @@ def test_figures_of_nothing() -> None:
 
     assert (figures["episodes"], figures["ticks"], figures["control_hz"]) == (0, 0, None)
     assert figures["round_trip_ms"] == {"p50": None, "p99": None}
+
+
+def test_time_without_an_action_is_counted() -> None:
+    """A demo in which the arm only holds must end; one row begins the count anew."""
+    story = Story()
+    line = {"kind": "tick", "tick": 0, "episode": 1, "seq": -1, "row": -1, "values": []}
+    story.tell([{**line, "source": "hold", "time_s": 10.0 + i} for i in range(5)])
+    held = story.held_s
+    story.tell([{**line, "source": "chunk", "time_s": 20.0}])
+
+    assert (held, story.held_s) == (4.0, 0.0)

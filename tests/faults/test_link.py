@@ -179,6 +179,13 @@ class TestConnecting:
         assert eventually(lambda: policy.connection.state is ConnectionState.WAITING, 8)
         assert "cannot be resolved" in str(policy.connection.error)
 
+    def test_impossible_host_name_is_a_setting(self, remote):
+        """A name with an empty label is told as such and not retried."""
+        policy = remote("ws://a..b:8000")
+
+        assert eventually(lambda: policy.connection.state is ConnectionState.FAILED)
+        assert isinstance(policy.connection.error, ConfigError)
+
     def test_key_and_headers_travel_in_the_upgrade(self, scripted, remote, tmp_path: Path):
         """`Authorization: Api-Key …` as OpenPI sends it, and any other header from a file."""
         seen = {}

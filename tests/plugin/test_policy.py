@@ -419,18 +419,6 @@ class TestChunks:
         with pytest.raises(AccessRefused):
             drive()
 
-    def test_other_rate_than_the_engines_is_told(self, served, made, said):
-        """Rows are dropped by the engine's fps and made up for by control_hz: they must agree."""
-        _, url = served(rows=40)
-        robot = made(url, control_hz=10)
-        first = robot.predict_action_chunk(batch(), inference_delay=0, prev_chunk_left_over=None)
-        time.sleep(0.5)
-        rest = first[0, 30:]  # thirty rows in half a second: sixty a second
-
-        robot.predict_action_chunk(batch(), inference_delay=0, prev_chunk_left_over=rest)
-
-        assert any("control_hz is 10" in line for line in said)
-
     def test_all_zero_prefix_is_a_dry_queue(self, served, made):
         """LeRobot pads with zeros; the arm stood still, so rows are put in front of the chunk."""
         _, url = served(rows=10, delay_s=0.2)

@@ -55,12 +55,9 @@ def fallback_action(
         return np.zeros(width, np.float32)
     if action_kind == "absolute":
         return _hold_position(last_commanded, measured, width, cause)
-    if known is None:
-        raise NoValidAction(
-            f"no valid action, and no gripper position to hold before the first one. Cause: {cause}"
-        )
     still = np.zeros(width, np.float32)
-    still[-1] = known[-1]
+    if known is not None:  # else nothing is known of the gripper, and zero is all there is
+        still[-1] = known[-1]
     return still
 
 

@@ -8,7 +8,6 @@ least one episode succeeded. A policy server and LeRobot's own `lerobot-rollout`
 from __future__ import annotations
 
 import re
-import shutil
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from pi05_websocket.cli.demo_children import Child, every_end_like_ctrl_c
 from pi05_websocket.cli.demo_delay import SlowLink
 from pi05_websocket.cli.demo_needs import check_installed, console_script
 from pi05_websocket.cli.demo_results import (
+    OWN_FILES,
     POLICY_TRACE,
     RECORDING,
     ROBOT_TRACE,
@@ -49,6 +49,8 @@ examples:
 
 _SERVER_START_S = 60.0
 _FIRST_TICK_S = 300.0
+_HELD_S = 60.0
+"""How long the arm may hold before the demo has nothing to show."""
 _STALL_S = 60.0
 """How long to wait for the server's address, the first tick, and the next one."""
 _LOOK_EVERY_S = 0.1
@@ -156,8 +158,9 @@ class Demo:
         return EXIT_OK if figures["ticks"] and figures["successes"] else EXIT_FAILED
 
     def _prepare(self) -> None:
-        shutil.rmtree(self._recording, ignore_errors=True)  # of an earlier run into the same folder
-        self._recording.mkdir(parents=True)
+        self._recording.mkdir(parents=True, exist_ok=True)
+        for name in OWN_FILES:  # of an earlier run into the same folder; nothing else is touched
+            (self._out / name).unlink(missing_ok=True)
         count = f"{self._command.episodes} episodes of “{self._prompt}”"
         self._screen.say(f"pi05-websocket demo: {count} Results go to {self._out}", "bold")
 
@@ -208,6 +211,8 @@ class Demo:
             "--inference.type=sync",
             "--policy.type=pi05_websocket",
             f"--policy.websocket_url=ws://127.0.0.1:{port}",
+            # A slow link is what is to be seen, not a fault.
+            f"--policy.timeout={5.0 + self._command.latency_ms / 1000:g}",
             f"--policy.action_horizon={command.action_horizon}",
             f"--policy.trace_file={self._policy_trace}",
             "--robot.type=so101_sim",
@@ -256,6 +261,11 @@ class Demo:
         if quiet_s > limit:
             raise DemoFailed(
                 f"no tick of the control loop for {limit:g} s. {rollout.name} said last:\n"
+                f"{rollout.last_words()}"
+            )
+        if self._story.held_s > _HELD_S:
+            raise DemoFailed(
+                f"no valid action for {_HELD_S:g} s, the arm only holds. {rollout.name} said last:\n"
                 f"{rollout.last_words()}"
             )
 

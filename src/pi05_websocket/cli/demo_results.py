@@ -13,12 +13,23 @@ from typing import Any
 
 from pi05_websocket.cli.demo_story import Story, TraceLine, read_trace
 
-__all__ = ["POLICY_TRACE", "RECORDING", "ROBOT_TRACE", "Results", "last_words"]
+__all__ = ["OWN_FILES", "POLICY_TRACE", "RECORDING", "ROBOT_TRACE", "Results", "last_words"]
 
 RECORDING = "recording"
 POLICY_TRACE = "policy.jsonl"
 ROBOT_TRACE = "robot.jsonl"
 """Names in the demo's folder: the raw material, and in it the traces of policy and robot."""
+
+OWN_FILES = (
+    "summary.json",
+    "plot.png",
+    "demo.mp4",
+    *(
+        f"{RECORDING}/{name}"
+        for name in (POLICY_TRACE, ROBOT_TRACE, "realsense.mp4", "wrist2.mp4", "live.jpg")
+    ),
+)
+"""What a demo leaves in its folder, and the next one into the same folder replaces."""
 
 Progress = Callable[[str], None]
 """Is told what is being made."""

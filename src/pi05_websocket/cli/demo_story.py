@@ -84,6 +84,9 @@ class Story:
     tick_times: list[float] = field(default_factory=list)
     _recent: deque[float] = field(default_factory=lambda: deque(maxlen=_RATE_WINDOW))
     _began_s: float = 0.0
+    _moved_s: float = 0.0
+    held_s: float = 0.0
+    """Seconds since the last tick with an action."""
 
     def tell(self, lines: Iterable[TraceLine]) -> None:
         """Take lines of either trace, in the order of each."""
@@ -93,8 +96,12 @@ class Story:
                 told(line)
 
     def _tick(self, line: TraceLine) -> None:
+        held = line["source"] != "chunk"
+        if not held or not self.ticks:
+            self._moved_s = line["time_s"]
         self.ticks += 1
-        self.held_ticks += line["source"] != "chunk"
+        self.held_ticks += held
+        self.held_s = line["time_s"] - self._moved_s
         self.tick_times.append(line["time_s"])
         self._recent.append(line["time_s"])
 

@@ -285,6 +285,8 @@ class Connection:
 
     def _complete(self, seq: int, reply: Reply) -> None:
         self._answered = True
+        if self._warned:
+            logger.info("%s answers again", self.config.url)
         self._warned = False
         self._backoff.reset()
         exchange = self._take(seq)

@@ -119,13 +119,16 @@ async def _resolve(host: str, port: int) -> list[Any]:
         outcome: tuple[Callable[[Any], None], Any]
         try:
             outcome = (found.set_result, socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
-        except OSError as exc:
+        except (OSError, UnicodeError) as exc:
             outcome = (found.set_exception, exc)
         with contextlib.suppress(RuntimeError):  # the loop has been closed meanwhile
             loop.call_soon_threadsafe(tell, *outcome)
 
     threading.Thread(target=look_up, name="pi05-resolver", daemon=True).start()
-    return await found
+    try:
+        return await found
+    except UnicodeError as exc:  # an empty label, or one of more than 63 characters
+        raise ConfigError(f"{host!r} is no valid host name: {exc}") from exc
 
 
 async def _tcp_connect(config: ConnectionConfig, host: str, port: int) -> socket.socket:

@@ -60,6 +60,11 @@ class Outage:
         self._waiting_since = self._clock.now()
         self._tell_after = PROGRESS_AFTER_S
 
+    def note(self, cause: str) -> None:
+        """Note what is waited for now, unless an outage has a better reason."""
+        if self._since is None:
+            self.cause = cause
+
     def report(self, error: Pi05WebsocketError) -> None:
         """Note that something failed; the first time in an outage is told aloud."""
         self.cause = str(error)

@@ -192,6 +192,8 @@ class ActionPlayer:
         exchange = self._policy.submit(observation)
         encode_ms = 1000 * (time.perf_counter() - before)
         self._pending = _Pending(self.scheduler.request(tick), exchange, encode_ms)
+        if self._failures == 0:
+            self._outage.note("the policy has not answered yet")
         return True
 
     def wait(self, timeout: float) -> None:
@@ -223,7 +225,8 @@ class ActionPlayer:
             self._zeroed_at = None
         else:
             step = self._fall_back(measured)
-            if step.source == "zero" and self._zeroed_at is None:
+            moves = step.source == "zero" and self.config.action_kind == "absolute"
+            if moves and self._zeroed_at is None:
                 self._zeroed_at = tick
         self._last_values = step.values
         self._trace.write(
@@ -261,6 +264,9 @@ class ActionPlayer:
         if self._zeroed_at is not None and request.tick <= self._zeroed_at:
             # Zeros moved the arm since: a plan from where it was would begin with a jump.
             self.scheduler.request_ended(request.seq)
+            self._trace.write(
+                "dropped", seq=request.seq, cause="observed before zeros were commanded"
+            )
             return
         chunk = ActionChunk(
             actions=actions, first_tick=request.tick, episode=request.episode, seq=request.seq

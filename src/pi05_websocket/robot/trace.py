@@ -28,7 +28,10 @@ class Trace:
         if path is not None:
             target = Path(path).expanduser()
             target.parent.mkdir(parents=True, exist_ok=True)
-            self._file = target.open("a" if append else "w", encoding="utf-8", buffering=1)
+            if not append:
+                target.write_text("")
+            # Appending always: a copied policy may write to the same file.
+            self._file = target.open("a", encoding="utf-8", buffering=1)
 
     def write(self, kind: str, **facts: Any) -> None:
         """Append one line."""

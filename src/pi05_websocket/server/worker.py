@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import threading
 import time
-import traceback
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from queue import SimpleQueue
@@ -138,7 +137,7 @@ class PolicyWorker:
         try:
             message, infer_ms = self._answer(request)
         except BaseException as exc:  # whatever a policy raises belongs to this request alone
-            cause = traceback.format_exception_only(exc)[-1].strip()  # safe where `str(exc)` raises
+            cause = _in_one_line(exc)
             if isinstance(exc, WireError):
                 logger.warning("request refused: %s", cause)
             else:
@@ -158,3 +157,12 @@ class PolicyWorker:
                 'expected a dict such as {"actions": array of (action_horizon, action_dim)}'
             )
         return request.protocol.reply(result, infer_ms=infer_ms), infer_ms
+
+
+def _in_one_line(exc: BaseException) -> str:
+    """Return type and text, without the notes that JAX hangs on its errors."""
+    try:
+        text = str(exc).strip()
+    except Exception:  # somebody else's `__str__`
+        text = "(its text cannot be shown)"
+    return f"{type(exc).__name__}: {text.splitlines()[0] if text else ''}".rstrip(": ")

@@ -6,6 +6,8 @@ In: pairs of frames from the thread that rendered them. Out: a JPEG, replaced te
 
 from __future__ import annotations
 
+import logging
+import math
 import os
 import time
 from pathlib import Path
@@ -18,6 +20,8 @@ from pi05_websocket.sim.camera import REALSENSE, WRIST
 from pi05_websocket.sim.cameras import Images
 
 __all__ = ["LiveImage", "side_by_side"]
+
+logger = logging.getLogger(__name__)
 
 _PERIOD_S = 0.1
 
@@ -48,5 +52,9 @@ class LiveImage:
             return
         self._due_s = now + _PERIOD_S
         picture = Image.fromarray(side_by_side(images[REALSENSE], images[WRIST]))
-        picture.save(self._draft, format="JPEG", quality=85)
-        os.replace(self._draft, self._path)  # a reader sees the old picture or the new one
+        try:
+            picture.save(self._draft, format="JPEG", quality=85)
+            os.replace(self._draft, self._path)  # a reader sees the old picture or the new one
+        except OSError as exc:  # a picture to look at must not stop the arm
+            self._due_s = math.inf
+            logger.warning("the live picture ends here: %s", exc)

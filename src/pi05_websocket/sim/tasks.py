@@ -34,9 +34,6 @@ class Task:
     belt_speed: float = 0.0
     """How fast the cube travels towards +y until it is grasped, metres per second."""
 
-    time_limit_s: float = 10.0
-    """An episode that took longer has failed."""
-
 
 TASKS = {
     "cube": Task(name="cube", prompt="Pick up the red cube."),

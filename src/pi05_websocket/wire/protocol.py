@@ -90,9 +90,22 @@ Event = MetadataReceived | ReplyReceived | RequestFailed
 
 
 def server_error(text: str) -> PolicyError:
-    """Turn a server's text frame into an error: last line in the message, everything in `.detail`."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return PolicyError(f"server error: {lines[-1] if lines else '(empty text)'}", detail=text)
+    """Turn a server's text frame into an error: what was raised in the message, everything in `.detail`."""
+    return PolicyError(f"server error: {_raised(text) or '(empty text)'}", detail=text)
+
+
+def _raised(text: str) -> str:
+    """Return the line of a traceback that names the exception.
+
+    It is the first line at the margin after the last frame; more may follow it: the rest of a long text,
+    notes (JAX ends its own with "For simplicity, JAX has removed its internal frames"). A text that is no
+    traceback gives its last line.
+    """
+    lines = [line for line in text.splitlines() if line.strip()]
+    frames = [i for i, line in enumerate(lines) if line.startswith('  File "')]
+    after = lines[frames[-1] :] if frames else []
+    at_margin = [line for line in after if not line[0].isspace()]
+    return (at_margin or lines or [""])[0 if at_margin else -1].strip()
 
 
 class ClientProtocol:

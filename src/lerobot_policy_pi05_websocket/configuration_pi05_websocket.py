@@ -7,6 +7,7 @@ No secret is ever a field: LeRobot prints and saves configs.
 
 from __future__ import annotations
 
+import logging
 from copy import copy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -25,6 +26,8 @@ from pi05_websocket.presets import preset
 from pi05_websocket.robot.player import PlayerConfig
 
 __all__ = ["PI05WebSocketConfig"]
+
+logger = logging.getLogger(__name__)
 
 TICK_SOURCES = ("auto", "wall", "calls")
 AUTH_SCHEMES = ("api-key", "bearer")
@@ -142,6 +145,15 @@ class PI05WebSocketConfig(PreTrainedConfig):  # type: ignore[misc]  # LeRobot is
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        try:
+            self._check()
+        except ConfigError as exc:
+            # LeRobot's command line answers every exception with "Could not decode the value into any of the
+            # given types" and drops the reason.
+            logger.error("pi05_websocket: %s", exc)
+            raise
+
+    def _check(self) -> None:
         self._check_choice("tick_source", TICK_SOURCES)
         self._check_choice("fallback", FALLBACKS)
         self._check_choice("auth_scheme", AUTH_SCHEMES)

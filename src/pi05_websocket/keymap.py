@@ -241,7 +241,7 @@ class KeyMap:
             key,
             f"an image from robot camera {robot_camera!r} (key map {self.name!r})",
             f"cameras {', '.join(sorted(images)) or 'none'}",
-            f"Name the one to use: --policy.cameras='{{{candidate}: {key}}}', "
+            f"There is no {robot_camera!r}; map one that exists: --policy.cameras='{{{candidate}: {key}}}', "
             "in Python KeyMap.with_cameras",
         )
 

@@ -17,6 +17,7 @@ import pytest
 
 from pi05_websocket import cli
 from pi05_websocket.cli import serve
+from pi05_websocket.server.app import why_not
 
 
 @pytest.fixture
@@ -61,7 +62,8 @@ def test_port_in_use(recording: str, capsys: pytest.CaptureFixture[str]) -> None
         assert cli.main(["serve", "--policy", recording, "--port", str(port)]) == 1
     message = capsys.readouterr().err.splitlines()[-1]
     assert message == (
-        f"error: 127.0.0.1:{port} is in use. Is another server running? Stop it, or take --port {port + 1}."
+        f"error: 127.0.0.1:{port} is in use. Is another server running? "
+        f"Stop it, or take another port, say {port + 1}."
     )
 
 
@@ -101,8 +103,7 @@ def test_help(capsys: pytest.CaptureFixture[str]) -> None:
 )
 def test_why_an_address_cannot_be_used(error: OSError, message: str) -> None:
     """What the system says, in words that help."""
-    command = serve.ServeCommand(policy="x:y", port=80)
-    assert message in serve.why_not(error, command)
+    assert message in why_not(error, "127.0.0.1", 80)
 
 
 def test_a_server_for_the_network_tells_its_address() -> None:

@@ -46,7 +46,8 @@ def test_good_addresses(url: str):
 @pytest.mark.parametrize(
     ("url", "told"),
     [
-        ("http://localhost:8000", "http scheme"),
+        ("http://localhost:8000", "Did you mean ws://localhost:8000"),
+        ("https://gpu.example.org", "Did you mean wss://gpu.example.org"),
         ("localhost:8000", "localhost scheme"),
         ("gpu", "no scheme"),
         ("ws://", "no host"),

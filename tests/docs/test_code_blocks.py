@@ -145,14 +145,16 @@ def test_trace_becomes_a_recording(run, tmp_path: Path) -> None:
         {"kind": "tick", "time_s": 0.0, "tick": 0, "values": [1, 2]},
         {"kind": "tick", "time_s": 0.1, "tick": 1, "values": [3, 4]},
     ]
-    (tmp_path / "trace.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    folder = tmp_path / "outputs" / "nod"
+    folder.mkdir(parents=True)
+    (folder / "trace.jsonl").write_text("\n".join(map(json.dumps, lines)))
     run(named_block(SERVE_A_POLICY, "to_replay.py"))
     assert np.load(tmp_path / "wave.npz")["actions"].tolist() == [[1, 2], [3, 4]]
 
 
 def test_asking_and_waiting(run, ramp: WebsocketPolicyServer) -> None:
     """`ask.py` gets its chunk."""
-    assert run(named_block(WITHOUT_LEROBOT, "ask.py"), ramp.port) == "(20, 8)\n"
+    assert run(named_block(WITHOUT_LEROBOT, "ask.py"), ramp.port) == "(20, 6)\n"
 
 
 class FakeRobot:

@@ -161,6 +161,13 @@ class TestSync:
         assert "--policy.cameras='{top: " in str(caught.value)
         assert arm().sent == []
 
+    def test_wrong_setting_gives_its_reason(self, lerobot_rollout_main, said):
+        """LeRobot answers every refused setting with the same sentence; ours is in the log before it."""
+        with pytest.raises(BaseException):  # noqa: B017  # argparse's exit, or draccus' own
+            lerobot_rollout_main(POLICY, "--policy.websocket_url=http://localhost:8000")
+
+        assert any("Did you mean ws://localhost:8000" in line for line in said)
+
     def test_torch_compile_is_harmless(self, served, arm, lerobot_rollout_main):
         """`--use_torch_compile=true` compiles nothing: a network call cannot be."""
         _, url = served()

@@ -237,6 +237,15 @@ class TestBadDays:
         assert len(told) == 1
         assert loop.player.outages == 0
 
+    def test_before_the_first_command_it_is_the_measured_pose_that_is_held(self, caplog):
+        """The log line says what is really held."""
+        loop = Loop()
+        loop.step()
+        loop.policy.exchanges[0].fail(PolicyError("server error: KeyError"))
+        loop.step()
+
+        assert "Holding the measured pose until it recovers" in caplog.text
+
     def test_failing_requests_are_paced(self):
         """A server that refuses every observation is not flooded with them."""
         loop = Loop()

@@ -96,11 +96,11 @@ class DemoCommand:
 
     def __post_init__(self) -> None:
         if self.episodes < 1:
-            raise ConfigError(f"episodes is {self.episodes}: expected at least 1")
+            raise ConfigError(f"--episodes {self.episodes}: expected at least 1")
         if self.seed < 0:
             raise ConfigError(f"seed is {self.seed}: expected 0 or more")
         if not 0 <= self.latency_ms <= 10_000:
-            raise ConfigError(f"latency_ms is {self.latency_ms}: expected 0 to 10000")
+            raise ConfigError(f"--latency-ms {self.latency_ms:g}: expected 0 to 10000")
         if not 1 <= self.action_horizon <= 50:
             raise ConfigError(f"action_horizon is {self.action_horizon}: expected 1 to 50")
 

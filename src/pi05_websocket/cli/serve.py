@@ -6,7 +6,6 @@ In: words. Out: an exit code; 0 after SIGINT or SIGTERM, 1 when the address cann
 
 from __future__ import annotations
 
-import errno
 import logging
 import socket
 import sys
@@ -70,7 +69,7 @@ def run(argv: list[str]) -> int:
     try:
         server.serve_forever(listening=lambda: print(welcome(command, server), flush=True))
     except OSError as exc:
-        print(f"error: {why_not(exc, command)}", file=sys.stderr)
+        print(f"error: {exc.strerror or exc}", file=sys.stderr)
         return EXIT_FAILED
     return EXIT_OK
 
@@ -97,15 +96,3 @@ def _own_address() -> str:
             return str(probe.getsockname()[0])
         except OSError:
             return "127.0.0.1"
-
-
-def why_not(exc: OSError, command: ServeCommand) -> str:
-    where = f"{command.host}:{command.port}"
-    if exc.errno == errno.EADDRINUSE:
-        return f"{where} is in use. Is another server running? Stop it, or take --port {command.port + 1}."
-    # asyncio 3.12 reports an address that is not ours without an errno.
-    if exc.errno in (errno.EADDRNOTAVAIL, None) or isinstance(exc, socket.gaierror):
-        return f"{command.host} is no address of this machine. Take 127.0.0.1, or 0.0.0.0 for all."
-    if exc.errno == errno.EACCES:
-        return f"{where} needs more rights. Ports from 1024 on are free to all."
-    return f"{where} cannot be listened on: {exc.strerror or exc}"

@@ -123,6 +123,11 @@ def check_url(url: str) -> None:
             f"{_shown(url)!r} carries credentials: URLs are logged and saved. "
             "Take them out and use api_key_env, api_key_file or headers_file."
         )
+    if parts.scheme in ("http", "https"):
+        raise ConfigError(
+            f"{_shown(url)!r}: got http scheme, a policy server speaks WebSocket. "
+            f"Did you mean {_shown(url).replace('http', 'ws', 1)}?"
+        )
     if parts.scheme not in ("ws", "wss"):
         raise ConfigError(
             f"{_shown(url)!r}: expected ws://HOST:PORT or wss://HOST, got {parts.scheme or 'no'} scheme"

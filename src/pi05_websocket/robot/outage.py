@@ -24,7 +24,7 @@ PROGRESS_AT_LEAST_EVERY_S = 30.0
 """The longest silence while waiting."""
 
 _WHAT_IS_DONE: dict[Fallback, str] = {
-    "hold": "Holding the last commanded target once the chunk has run out",
+    "hold": "Holding {held} once the chunk has run out",
     "zero": "Commanding zeros (fallback='zero') once the chunk has run out",
     "raise": "Stopping (fallback='raise') once the chunk has run out",
 }
@@ -65,19 +65,26 @@ class Outage:
         if self._since is None:
             self.cause = cause
 
-    def report(self, error: Pi05WebsocketError) -> None:
-        """Note that something failed; the first time in an outage is told aloud."""
+    def report(self, error: Pi05WebsocketError, *, commanded: bool = True) -> None:
+        """Note that something failed; the first time in an outage is told aloud.
+
+        Args:
+            commanded: Whether the arm has been commanded anything in this episode.
+        """
         self.cause = str(error)
         if self._since is not None:
             return
         self._since = self._clock.now()
         self._held = 0
         self.count += 1
+        what = _WHAT_IS_DONE[self._fallback].format(held="the last commanded target")
+        if self._fallback == "hold" and not commanded:
+            what = "Holding the measured pose"
         logger.warning(
             "%sno valid actions: %s. %s until it recovers.",
             self._name,
             str(error).rstrip(".?! "),
-            _WHAT_IS_DONE[self._fallback],
+            what,
         )
         detail = getattr(error, "detail", "")
         if detail:

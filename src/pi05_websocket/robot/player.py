@@ -170,7 +170,7 @@ class ActionPlayer:
             self._take(pending, tick)
         elif not pending.late and pending.exchange.age() > pending.exchange.limit:
             pending.late = True
-            self._outage.report(pending.exchange.late())
+            self._report(pending.exchange.late())
 
     def ask(self, tick: int, observe: Callable[[], Observation]) -> bool:
         """Send an observation if it is time to; say whether one was sent.
@@ -285,7 +285,7 @@ class ActionPlayer:
         if outcome is MergeOutcome.ACCEPTED:
             self._accept(actions)
         elif outcome in (MergeOutcome.TOO_OLD, MergeOutcome.TOO_LATE):
-            self._outage.report(
+            self._report(
                 InvalidReply(
                     f"the reply came after {exchange.age():.1f} s: {outcome.value}; a fresh "
                     "observation is sent. If that repeats, the policy is too slow for its chunk: raise "
@@ -310,7 +310,10 @@ class ActionPlayer:
     def _fail(self, error: Pi05WebsocketError) -> None:
         self._retry_at = self._clock.now() + min(RETRY_MAX_S, RETRY_FIRST_S * 2**self._failures)
         self._failures = min(self._failures + 1, 10)
-        self._outage.report(error)
+        self._report(error)
+
+    def _report(self, error: Pi05WebsocketError) -> None:
+        self._outage.report(error, commanded=self.started and self._last_values is not None)
 
     def _unavailable(self, error: Pi05WebsocketError) -> None:
         """React to a link that is down: stop before the first motion if it can never come up."""
@@ -321,4 +324,4 @@ class ActionPlayer:
         ):  # else the link is down because the request failed: that is the cause
             self._outage.cause = str(error)
         if self.started or self.config.fallback == "raise":
-            self._outage.report(error)
+            self._report(error)

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import signal
+import socket
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
@@ -23,7 +25,7 @@ from pi05_websocket.server.config import ServerConfig
 from pi05_websocket.server.service import Service
 from pi05_websocket.wire import codec
 
-__all__ = ["WebsocketPolicyServer"]
+__all__ = ["WebsocketPolicyServer", "why_not"]
 
 logger = logging.getLogger(__name__)
 
@@ -167,6 +169,9 @@ class WebsocketPolicyServer:
         try:
             await self._service.run(self._host, self._port, note)
             logger.info("stopped %s", self.url)
+        except OSError as exc:
+            number = errno.EADDRNOTAVAIL if exc.errno is None else exc.errno
+            raise OSError(number, why_not(exc, self._host, self._port)) from None
         finally:
             self._service = None
 
@@ -188,3 +193,16 @@ class WebsocketPolicyServer:
                         number
                     )  # else the loop does it when it closes, after us
                 signal.signal(number, handler)
+
+
+def why_not(exc: OSError, host: str, port: int) -> str:
+    """Say in a sentence why an address cannot be listened on, and what to do."""
+    where = f"{host}:{port}"
+    if exc.errno == errno.EADDRINUSE:
+        return f"{where} is in use. Is another server running? Stop it, or take another port, say {port + 1}."
+    # asyncio 3.12 reports an address that is not ours without an errno.
+    if exc.errno in (errno.EADDRNOTAVAIL, None) or isinstance(exc, socket.gaierror):
+        return f"{host} is no address of this machine. Take 127.0.0.1, or 0.0.0.0 for all."
+    if exc.errno == errno.EACCES:
+        return f"{where} needs more rights. Ports from 1024 on are free to all."
+    return f"{where} cannot be listened on: {exc.strerror or exc}"

@@ -26,7 +26,9 @@ def test_readmes_loop_drives_a_robot(served) -> None:
     robot = fake_lerobot.FakeArm(fake_lerobot.FakeArmConfig())
     program = named_block("README.md", "loop.py").replace("ws://localhost:8000", url)
     # Another arm, which needs no graphics, and a tenth of a second instead of ten.
-    program = program.replace("SO101Sim(SO101SimConfig())", "robot").replace("range(300)", "range(3)")
+    program = program.replace("SO101Sim(SO101SimConfig())", "robot").replace(
+        "range(300)", "range(3)"
+    )
     namespace: dict[str, Any] = {"robot": robot}
 
     exec(program, namespace)

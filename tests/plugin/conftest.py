@@ -76,6 +76,13 @@ def arm() -> Iterator[Callable[[], fake_lerobot.FakeArm]]:
     fake_lerobot.FakeArm.at_send.clear()
 
 
+@pytest.fixture(autouse=True)
+def logging_enabled() -> Iterator[None]:
+    """Undo `logging.disable`, with which the check script keeps its table readable."""
+    yield
+    logging.disable(logging.NOTSET)
+
+
 @pytest.fixture
 def said() -> Iterator[list[str]]:
     """Return what our loggers say during the test; LeRobot's commands replace the root logger's handlers."""

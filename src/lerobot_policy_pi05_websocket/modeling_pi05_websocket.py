@@ -38,7 +38,7 @@ from lerobot_policy_pi05_websocket.observations import (
 )
 from lerobot_policy_pi05_websocket.rtc_chunks import RtcChunks
 from lerobot_policy_pi05_websocket.stepping import Session, observer
-from pi05_websocket.client import Exchange, RemotePolicy
+from pi05_websocket.client import RemotePolicy
 from pi05_websocket.clock import SYSTEM_CLOCK, Clock
 from pi05_websocket.data import Float32Array
 from pi05_websocket.errors import (
@@ -217,7 +217,7 @@ class PI05WebSocketPolicy(PreTrainedPolicy):  # type: ignore[misc]  # LeRobot is
                 has moved yet.
         """
         if is_raw(batch):
-            joints = joint_order(batch, self._key_map.joint_names or ())
+            joints = joint_order(batch, self._key_map.joint_names)
             observation = split_raw(batch, joints, self.config.task)
             values = self._select([observation])[0]
             return self._robot_action(values, joints)
@@ -316,16 +316,15 @@ class PI05WebSocketPolicy(PreTrainedPolicy):  # type: ignore[misc]  # LeRobot is
         exchanges = [
             remote.submit(observer(self._key_map, observation)()) for observation in observations
         ]
-        chunks = [self._read(exchange, limit) for exchange in exchanges]
+        width = self.config.player_config(tick_source="calls", key_map=self._key_map).action_dim
+        chunks = [
+            read_actions(exchange.result(limit).value, action_dim=width) for exchange in exchanges
+        ]
         if len({chunk.shape for chunk in chunks}) > 1:
             raise InvalidReply(
                 f"chunks of different shapes in one batch: {[c.shape for c in chunks]}"
             )
         return np.stack(chunks)
-
-    def _read(self, exchange: Exchange, timeout: float) -> Float32Array:
-        config = self.config.player_config(tick_source="calls", key_map=self._key_map)
-        return read_actions(exchange.result(timeout).value, action_dim=config.action_dim)
 
     @staticmethod
     def _session_key(tick_source: str) -> int | None:

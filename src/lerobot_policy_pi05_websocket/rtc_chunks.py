@@ -130,7 +130,7 @@ class RtcChunks:
         if not error.retryable or self._fallback == "raise":
             raise error
         began = self._clock.now()
-        self._wait_while(lambda: self._link_is_down(), episode, str(error))
+        self._wait_while(self._link_is_down, episode, str(error))
         if self._clock.now() - began > POLL_S:
             raise ConnectionLost("the server is back; a fresh observation is sent in a moment")
 

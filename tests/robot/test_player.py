@@ -295,6 +295,19 @@ class TestBadDays:
 
         assert "KeyError" in loop.player.cause
 
+    def test_the_same_in_mid_run(self):
+        """After the first chunk too: the closed link does not hide what the policy failed on."""
+        loop = Loop()
+        loop.step()
+        loop.policy.exchanges[0].answer(rows(0, 3))
+        loop.steps(2)
+        loop.policy.exchanges[-1].fail(PolicyError("server error: KeyError: 'state'"))
+        loop.policy.down = ConnectionLost("the server closes after an error")
+        loop.steps(20)
+
+        assert "KeyError" in loop.player.cause
+        assert loop.player.outages == 1
+
     def test_zero_only_where_chosen(self):
         """Zeros are a motion for absolute joints: they are the user's explicit choice."""
         loop = Loop(fallback="zero", action_dim=2)

@@ -269,8 +269,7 @@ class ChunkScheduler:
 
     def _expired(self, run: _Run, tick: int) -> bool:
         """Say whether a pause has made the rest of a chunk stale, although the arm did not move meanwhile."""
-        limit = self.config.max_age_ticks
-        return limit is not None and tick - run.chunk.first_tick > limit + len(run.chunk.actions)
+        return self._too_old(run.chunk, tick - len(run.chunk.actions))
 
     def _uncovered_handover(self, tick: int) -> int | None:
         """Return the first handover for which there is no chunk yet; None when it is overdue."""

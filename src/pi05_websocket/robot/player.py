@@ -319,9 +319,8 @@ class ActionPlayer:
         """React to a link that is down: stop before the first motion if it can never come up."""
         if not error.retryable and not self.started:
             raise error
-        if (
-            self._failures == 0
-        ):  # else the link is down because the request failed: that is the cause
-            self._outage.cause = str(error)
+        if self._failures:
+            return  # it is down because the request failed, as stock servers close then: already told
+        self._outage.cause = str(error)
         if self.started or self.config.fallback == "raise":
             self._report(error)

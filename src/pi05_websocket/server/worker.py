@@ -89,9 +89,8 @@ class PolicyWorker:
         self._stopped = stopped
         self._mailbox: Mailbox[Request] = Mailbox()
         self._lock = threading.Lock()
-        self._doorbell: SimpleQueue[None] = (
-            SimpleQueue()
-        )  # one ring for each request, one for the end
+        # One ring for each request, one for the end.
+        self._doorbell: SimpleQueue[None] = SimpleQueue()
         self._stopping = False
         # A daemon: an inference that never returns must not keep the process from ending.
         self._thread = threading.Thread(target=self._run, name="pi05-policy", daemon=True)

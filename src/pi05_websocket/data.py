@@ -52,6 +52,9 @@ class ActionChunk:
     seq: int
     """Number of the request this answers; larger is newer."""
 
+    pinned_rows: int = 0
+    """How many rows the server took over unchanged from the running chunk (RTC); 0: it did not condition."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Action:

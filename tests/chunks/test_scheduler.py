@@ -3,18 +3,18 @@
 
 from __future__ import annotations
 
+import itertools
+import math
+
 import numpy as np
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
-from pi05_websocket.chunks.scheduler import (
-    ChunkScheduler,
-    MergeOutcome,
-    Request,
-    SchedulerConfig,
-)
+from pi05_websocket.chunks.config import SchedulerConfig
+from pi05_websocket.chunks.scheduler import ChunkScheduler, MergeOutcome, Request
+from pi05_websocket.chunks.seam import SeamConfig
 from pi05_websocket.data import ActionChunk
 from pi05_websocket.errors import ConfigError
 
@@ -27,7 +27,7 @@ def chunk_for(request: Request, rows: int = 8) -> ActionChunk:
     )
 
 
-def started(**config: int) -> ChunkScheduler:
+def started(**config: int | None) -> ChunkScheduler:
     """Return a scheduler in its first episode."""
     scheduler = ChunkScheduler(SchedulerConfig(**config))
     scheduler.start_episode()
@@ -242,6 +242,69 @@ class TestAsking:
         # second takes over at 4 and hands over 4 rows later at 8; the delay seen was 0
         assert due == [False] * 7 + [True]
 
+    def test_a_quarter_of_a_whole_chunk_is_kept_in_reserve(self):
+        """Without an action_horizon the reply may be a quarter of the chunk late before the arm stops."""
+        config = SchedulerConfig()
+
+        assert [config.margin(rows) for rows in (50, 10, 1)] == [13, 3, 1]
+
+    def test_rows_beyond_the_execution_horizon_are_reserve_too(self):
+        """Half the chunk lies behind the handover, so that only the usual margin is needed."""
+        assert SchedulerConfig(action_horizon=25).margin(50) == 3
+
+    def test_plans_are_given_their_chance(self):
+        """A chunk that is here is not replaced by a newer one before min_execution_ticks."""
+        scheduler = started(min_execution_ticks=6, margin_ticks=40)
+        first = scheduler.request(0)
+        scheduler.merge(chunk_for(first, rows=40), first, 0)
+        due = []
+        for tick in range(8):
+            due.append(scheduler.request_due(tick))
+            scheduler.action_at(tick)
+
+        assert due == [False] * 6 + [True] * 2
+
+    def test_not_starving_wins_over_the_minimum(self):
+        """With as many rows left as a reply takes, the next request goes out however new the plan is."""
+        scheduler = started(min_execution_ticks=8)
+        for _ in range(2):
+            scheduler.delay.add(5)
+        first = scheduler.request(0)
+        scheduler.merge(chunk_for(first, rows=8), first, 0)
+        scheduler.delay.add(5)
+        due = []
+        for tick in range(4):
+            due.append(scheduler.request_due(tick))
+            scheduler.action_at(tick)
+
+        assert due == [False, False, True, True]
+
+    def test_an_asked_for_horizon_below_the_minimum_is_kept(self):
+        """Who sets action_horizon=3 gets a new plan every three ticks."""
+        scheduler = started(action_horizon=3, margin_ticks=0)
+        first = scheduler.request(0)
+        scheduler.merge(chunk_for(first), first, 0)
+        due = []
+        for tick in range(4):
+            due.append(scheduler.request_due(tick))
+            scheduler.action_at(tick)
+
+        assert due == [False, False, False, True]
+
+    def test_without_a_horizon_a_chunk_takes_over_when_it_comes(self):
+        """The newest plan is executed as soon as it is there."""
+        scheduler = started()
+        first = scheduler.request(0)
+        scheduler.merge(chunk_for(first), first, 0)
+        scheduler.action_at(0)
+        second = scheduler.request(1)
+        executed = [value_at(scheduler, 1)]
+        scheduler.merge(chunk_for(second), second, 2)
+
+        executed += [value_at(scheduler, 2), value_at(scheduler, 3)]
+
+        assert executed == [1, 1001, 1002]
+
     def test_remaining_counts_the_rows_left(self):
         """Rows from the present tick on, of the newest chunk."""
         scheduler = started()
@@ -267,6 +330,142 @@ class TestAsking:
     def test_starved_says_so(self):
         """Before the first chunk there is nothing to execute."""
         assert started().starved
+
+
+class TestLeftover:
+    def test_leftover_is_what_will_be_executed(self):
+        """Row 0 is for the asked tick; the rows go on to the end of the chunk."""
+        scheduler = started()
+        nothing = scheduler.leftover(0)
+        request = scheduler.request(0)
+        scheduler.merge(chunk_for(request), request, 0)
+        waiting = scheduler.leftover(0)
+        scheduler.action_at(0)
+
+        assert nothing.shape == (0, 0)
+        assert waiting[:, 0].tolist() == [0, 1, 2, 3, 4, 5, 6, 7]
+        assert scheduler.leftover(3)[:, 0].tolist() == [3, 4, 5, 6, 7]
+
+    def test_leftover_passes_into_the_chunk_that_waits(self):
+        """A chunk that takes over later is part of the plan."""
+        scheduler = started(action_horizon=4)
+        first = scheduler.request(0)
+        scheduler.merge(chunk_for(first), first, 0)
+        scheduler.action_at(0)
+        second = scheduler.request(1)
+        scheduler.merge(chunk_for(second), second, 1)
+
+        leftover = scheduler.leftover(2)[:, 0].tolist()
+
+        assert leftover == [2, 3, 1003, 1004, 1005, 1006, 1007]
+        assert [value_at(scheduler, tick) for tick in range(2, 9)] == leftover
+
+
+class TestSeams:
+    """How the scheduler hands its past to `chunks.seam`."""
+
+    def executed(self, kind: str, **facts: int) -> list[float]:
+        """Return what is commanded when a flat chunk at 0 meets a flat one at 10, takeover at tick 10."""
+        scheduler = ChunkScheduler(
+            SchedulerConfig(action_horizon=10, seam=SeamConfig(kind=kind, max_blend_ticks=8))
+        )
+        scheduler.start_episode()
+        out: list[float] = []
+        for tick in range(25):
+            if tick in (0, 9):
+                request = scheduler.request(tick)
+                value = np.full((20, 1), 0.0 if tick == 0 else 10.0, np.float32)
+                chunk = ActionChunk(
+                    actions=value,
+                    first_tick=tick,
+                    episode=request.episode,
+                    seq=request.seq,
+                    **facts,
+                )
+                scheduler.merge(chunk, request, tick)
+            action = scheduler.action_at(tick)
+            assert action is not None
+            out.append(float(action.values[0]))
+        return out
+
+    def test_replace_steps(self):
+        """The new rows as they are."""
+        assert self.executed("replace")[8:12] == [0, 0, 10, 10]
+
+    def test_blend_has_no_step(self):
+        """From 0 to 10 over eight ticks, and never beyond."""
+        values = self.executed("blend")
+
+        assert values[9] == 0
+        assert values[17] == 10
+        assert max(np.abs(np.diff(values))) < 2.5
+        assert all(a <= b for a, b in itertools.pairwise(values))
+
+    def test_ensemble_averages_what_both_chunks_have(self):
+        """Old rows last until tick 20; the oldest weighs a little more, as in ACT."""
+        values = self.executed("ensemble")
+
+        assert values[9] == 0
+        assert values[10:20] == pytest.approx([10 * math.exp(-0.01) / (1 + math.exp(-0.01))] * 10)
+        assert values[20:] == [10] * 5
+
+    def test_a_conditioned_chunk_that_does_not_fit_is_blended(self):
+        """RTC's guidance is soft: what it leaves of a difference still makes no step."""
+        values = self.executed("rtc", pinned_rows=1)
+
+        assert max(np.abs(np.diff(values))) < 2.5
+
+    def test_a_seam_goes_on_from_what_limits_made_of_the_last_action(self):
+        """What was really sent is where the arm is."""
+        scheduler = ChunkScheduler(
+            SchedulerConfig(action_horizon=1, seam=SeamConfig(kind="blend", max_blend_ticks=8))
+        )
+        scheduler.start_episode()
+        scheduler.commanded(
+            np.array([9.0], np.float32)
+        )  # nothing was commanded yet: nothing to change
+        for tick in range(2):
+            request = scheduler.request(tick)
+            scheduler.merge(chunk_for(request), request, tick)
+            action = scheduler.action_at(tick)
+            if tick == 0:
+                scheduler.commanded(np.array([500.0], np.float32))
+
+        assert action is not None
+        assert 400 < float(action.values[0]) < 600
+
+    def test_after_a_pause_the_arm_counts_as_standing_still(self):
+        """The speed before a hold is no speed to go on with."""
+        scheduler = ChunkScheduler(SchedulerConfig(seam=SeamConfig(kind="blend")))
+        scheduler.start_episode()
+        request = scheduler.request(0)
+        scheduler.merge(chunk_for(request), request, 0)
+        for tick in range(12):
+            scheduler.action_at(tick)
+        request = scheduler.request(12)
+        still = np.full((20, 1), 7.0, np.float32)
+        scheduler.merge(
+            ActionChunk(actions=still, first_tick=12, episode=1, seq=request.seq), request, 12
+        )
+
+        assert [value_at(scheduler, tick) for tick in range(12, 20)] == [7] * 8
+
+    def test_a_repeated_tick_is_no_standstill(self):
+        """A loop that calls twice per tick does not halve the speed a seam goes on with."""
+        scheduler = ChunkScheduler(SchedulerConfig(action_horizon=6, seam=SeamConfig(kind="blend")))
+        scheduler.start_episode()
+        first = scheduler.request(0)
+        scheduler.merge(chunk_for(first, rows=20), first, 0)
+        for tick in range(6):
+            scheduler.action_at(tick)
+            scheduler.action_at(tick)
+        second = scheduler.request(6)
+        on_course = np.arange(6, 20, dtype=np.float32)[:, None]
+        scheduler.merge(
+            ActionChunk(actions=on_course, first_tick=6, episode=1, seq=second.seq), second, 6
+        )
+
+        assert [value_at(scheduler, tick) for tick in range(6, 12)] == [6, 7, 8, 9, 10, 11]
 
 
 class TestRefusals:

@@ -11,13 +11,22 @@ from collections import deque
 
 __all__ = ["DelayEstimator"]
 
+_FEWEST = 3
+"""Samples among which one can stand alone."""
+_SPIKE = 3
+"""Times the median that a spike exceeds."""
+
 
 class DelayEstimator:
     """High quantile of the last delays, with real eviction.
 
-    The first sample counts only until the second arrives: it carries connection set-up, the server's
-    warm-up or its compiler, and a running maximum that never forgets it (LeRobot's `LatencyTracker.max`,
+    A cold sample counts only until the next one arrives, and only if there is nothing better: the first one,
+    and the first after an outage (`expect_cold`), carry connection set-up, the server's warm-up or its
+    compiler. A running maximum that never forgets them (LeRobot's `LatencyTracker.max`,
     huggingface/lerobot#2541) asks far too early for the rest of the run.
+
+    While there are fewer samples than the quantile needs, a single one far above the others is left out: one
+    spike costs the cycle it happens in and no other.
 
     Args:
         window: How many samples are remembered.
@@ -29,25 +38,36 @@ class DelayEstimator:
             raise AssertionError(f"window={window} quantile={quantile}")
         self._samples: deque[int] = deque(maxlen=window)
         self._quantile = quantile
-        self._tentative: int | None = None
+        self._cold: int | None = None
+        self._expect_cold = True
 
     def __repr__(self) -> str:
         return f"<DelayEstimator ticks={self.ticks()} samples={len(self._samples)}>"
 
+    def expect_cold(self) -> None:
+        """Note that the link or the server was away: the next sample says little about the ones after it."""
+        self._expect_cold = True
+
     def add(self, ticks: int) -> None:
         """Record one measured delay in ticks, 0 or more."""
-        if self._tentative is None and not self._samples:
-            self._tentative = ticks
-            return
-        self._tentative = None
-        self._samples.append(ticks)
+        if self._expect_cold:
+            self._expect_cold = False
+            self._cold = ticks
+        else:
+            self._samples.append(ticks)
 
     def ticks(self) -> int:
         """Return the delay to plan with; 0 before anything was measured."""
-        if self._tentative is not None:
-            return self._tentative
         if not self._samples:
-            return 0
+            return self._cold or 0
         ordered = sorted(self._samples)
         # Nearest rank: with 10 samples and 0.9 the ninth, so that a single spike does not count.
-        return ordered[math.ceil(self._quantile * len(ordered)) - 1]
+        rank = math.ceil(self._quantile * len(ordered))
+        if rank == len(ordered) and _is_spike(ordered):
+            rank -= 1
+        return ordered[rank - 1]
+
+
+def _is_spike(ordered: list[int]) -> bool:
+    """Say whether the largest of a few samples stands alone: so many times the middle one."""
+    return len(ordered) >= _FEWEST and ordered[-1] > _SPIKE * max(1, ordered[len(ordered) // 2])

@@ -17,8 +17,9 @@ from lerobot.configs import PreTrainedConfig
 from lerobot.optim import AdamWConfig
 from lerobot.policies.rtc.configuration_rtc import RTCConfig
 
+from pi05_websocket.chunks.config import SchedulerConfig
 from pi05_websocket.chunks.hold import FALLBACKS
-from pi05_websocket.chunks.scheduler import SchedulerConfig
+from pi05_websocket.chunks.seam import SEAMS, SeamConfig
 from pi05_websocket.client.config import ConnectionConfig, load_headers
 from pi05_websocket.errors import ConfigError
 from pi05_websocket.keymap import KeyMap, StatePart
@@ -49,8 +50,23 @@ class PI05WebSocketConfig(PreTrainedConfig):  # type: ignore[misc]  # LeRobot is
     """Longest wait for a reply; also the oldest observation whose actions may still be executed."""
 
     action_horizon: int | None = None
-    """Rows of a chunk to execute before the next one takes over, at most the chunk's length; None: all.
-    (The execution horizon; OpenPI's `ActionChunkBroker` calls it `action_horizon` too.)"""
+    """Rows of a chunk to execute before the next one takes over, at most the chunk's length; None: the next
+    one is asked for when a quarter of the chunk is left, and takes over as soon as it comes. (The execution
+    horizon; OpenPI's `ActionChunkBroker` calls it `action_horizon` too.)"""
+
+    min_execution_ticks: int = 8
+    """Fewest ticks between two observations that are sent, unless the arm would starve."""
+
+    margin_ticks: int | None = None
+    """Ticks to ask earlier than replies have been taking; None: as many as leave a quarter of the chunk in
+    reserve."""
+
+    seam: str = "auto"
+    """How a chunk is joined to the one before: replace, blend, ensemble, rtc; `auto`: rtc where the server
+    offers it, else blend for absolute targets on the clock, else replace."""
+
+    max_blend_ticks: int = 15
+    """Longest blend between two chunks."""
 
     keymap: str = "so101"
     """Which names the server's policy uses: so101, libero, droid, aloha, so101_pr968, so101_pr853,
@@ -157,6 +173,7 @@ class PI05WebSocketConfig(PreTrainedConfig):  # type: ignore[misc]  # LeRobot is
         self._check_choice("tick_source", TICK_SOURCES)
         self._check_choice("fallback", FALLBACKS)
         self._check_choice("auth_scheme", AUTH_SCHEMES)
+        self._check_choice("seam", ("auto", *SEAMS))
         if self.action_kind is not None:
             self._check_choice("action_kind", ACTION_KINDS)
         if not self.control_hz > 0:
@@ -165,7 +182,7 @@ class PI05WebSocketConfig(PreTrainedConfig):  # type: ignore[misc]  # LeRobot is
             raise ConfigError(f"action_dim={self.action_dim}: must be 1 or more")
         self.key_map()
         self._connection(headers={})
-        self._scheduler(tick_source="wall")
+        self._scheduler(tick_source="wall", action_kind="absolute")
 
     @property
     def observation_delta_indices(self) -> None:
@@ -230,21 +247,36 @@ class PI05WebSocketConfig(PreTrainedConfig):  # type: ignore[misc]  # LeRobot is
         """Return what to do with chunks, for `tick_source` "wall" or "calls"."""
         feature = self.action_feature
         width = self.action_dim or (feature.shape[0] if feature is not None else key_map.action_dim)
+        kind = self.action_kind or key_map.action_kind
         return PlayerConfig(
-            scheduler=self._scheduler(tick_source=tick_source),
+            scheduler=self._scheduler(tick_source=tick_source, action_kind=kind),
             fallback=self.fallback,  # type: ignore[arg-type]  # checked in __post_init__
-            action_kind=self.action_kind or key_map.action_kind,  # type: ignore[arg-type]
+            action_kind=kind,  # type: ignore[arg-type]
             action_dim=width,
+            use_rtc=self.seam in ("auto", "rtc") and tick_source == "wall",
+            control_hz=self.control_hz,
         )
 
-    def _scheduler(self, *, tick_source: str) -> SchedulerConfig:
-        if (
-            tick_source == "calls"
-        ):  # a call waits for its chunk, so there is nothing to be early for
-            return SchedulerConfig(action_horizon=self.action_horizon, margin_ticks=0)
+    def _scheduler(self, *, tick_source: str, action_kind: str) -> SchedulerConfig:
+        seam: str = self.seam
+        if seam == "auto":
+            # A difference or a speed joins nothing: its sum is what moves. And a simulator that waits for its
+            # chunks shall see the policy's own rows.
+            joins = tick_source == "wall" and action_kind == "absolute"
+            seam = "blend" if joins else "replace"
+        how = SeamConfig(
+            kind=seam,  # type: ignore[arg-type]  # checked in __post_init__
+            max_blend_ticks=self.max_blend_ticks,
+            min_blend_ticks=min(SeamConfig().min_blend_ticks, max(1, self.max_blend_ticks)),
+        )
+        if tick_source == "calls":  # a call waits for its chunk: there is nothing to be early for
+            return SchedulerConfig(action_horizon=self.action_horizon, margin_ticks=0, seam=how)
         return SchedulerConfig(
             action_horizon=self.action_horizon,
+            margin_ticks=self.margin_ticks,
+            min_execution_ticks=self.min_execution_ticks,
             max_age_ticks=max(1, round(self.timeout * self.control_hz)),
+            seam=how,
         )
 
     def _connection(self, headers: dict[str, str]) -> ConnectionConfig:

@@ -62,6 +62,12 @@ class PlayerConfig:
     action_dim: int | None = None
     """Width every action must have; None: the first chunk's."""
 
+    use_rtc: bool = False
+    """Whether a server that offers RTC is sent the rows still to be executed."""
+
+    control_hz: float = 30.0
+    """Ticks per second; told to such a server."""
+
 
 @dataclass(frozen=True, slots=True)
 class Step:

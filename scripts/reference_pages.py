@@ -181,7 +181,7 @@ PAGES: dict[str, Callable[[], str]] = {
         "All durations are seconds.",
         ("src/pi05_websocket/client/config.py", "ConnectionConfig"),
         ("src/pi05_websocket/robot/player.py", "PlayerConfig"),
-        ("src/pi05_websocket/chunks/scheduler.py", "SchedulerConfig"),
+        ("src/pi05_websocket/chunks/config.py", "SchedulerConfig"),
         ("src/pi05_websocket/keymap.py", "KeyMap"),
         ("src/pi05_websocket/camera_map.py", "CameraMap"),
         ("src/pi05_websocket/keymap.py", "StatePart"),

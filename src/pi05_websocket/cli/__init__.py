@@ -43,6 +43,10 @@ COMMANDS: dict[str, Command] = {
         module="pi05_websocket.cli.serve",
         summary="Serve a policy to robots over OpenPI's protocol.",
     ),
+    "tune": Command(
+        module="pi05_websocket.cli.tune",
+        summary="Measure a policy server and recommend settings for it.",
+    ),
 }
 
 _EXAMPLES = """\

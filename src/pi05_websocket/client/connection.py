@@ -142,6 +142,21 @@ class Connection:
         exchange.future.set_exception(self._not_ready())
         return exchange
 
+    def ping(self, rounds: int, timeout: float) -> list[float]:
+        """Return the seconds that empty messages take to the server and back; none where no answer comes.
+
+        A server whose model runs on its event loop, as OpenPI's does, answers only between two inferences.
+        """
+        transport = self._transport
+        if transport is None or self._state is not ConnectionState.READY:
+            return []
+        pings = asyncio.run_coroutine_threadsafe(transport.round_trips(rounds), self._loop)
+        try:
+            return pings.result(timeout)
+        except (TimeoutError, ConnectionError):
+            pings.cancel()
+            return []
+
     def close(self, timeout: float = 2.0) -> None:
         """Say goodbye, fail what is outstanding, stop the thread. Safe to call twice."""
         with self._changed:

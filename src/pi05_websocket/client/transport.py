@@ -53,6 +53,12 @@ class Transport(picows.WSListener):  # type: ignore[misc]  # picows is compiled 
         if self._ws is not None and not self._ws.is_disconnected:
             self._ws.send_reuse_external_bytearray(picows.WSMsgType.BINARY, buffer, HEADROOM)
 
+    async def round_trips(self, rounds: int) -> list[float]:
+        """Return the seconds so many pings took, one after the other; none on a connection that is gone."""
+        if self._ws is None or self._ws.is_disconnected:
+            return []
+        return list(await self._ws.measure_roundtrip_time(rounds))
+
     def close(self) -> None:
         """Say goodbye and disconnect once that is sent. The listener hears nothing more. Safe to call twice."""
         self._listener = None

@@ -150,6 +150,13 @@ class PI05WebSocketConfig(PreTrainedConfig):  # type: ignore[misc]  # LeRobot is
     trace_file: str | None = None
     """Write what happened at each tick and exchange to this file, one JSON object a line."""
 
+    metrics_port: int | None = None
+    """Answer Prometheus at http://127.0.0.1:PORT/metrics; needs the extra `metrics`. None: no metrics."""
+
+    rerun: bool = False
+    """Draw chunks, seams, delay and holds in Rerun, into LeRobot's own display where it shows one
+    (`--display_data=true`); needs the extra `view`."""
+
     device: str | None = "cpu"
     """Nothing is computed here; cpu keeps images off the GPU and back."""
 

@@ -47,6 +47,8 @@ from pi05_websocket.errors import (
     InvalidReply,
 )
 from pi05_websocket.keymap import KeyMap
+from pi05_websocket.robot.metrics import RobotMetrics
+from pi05_websocket.robot.rerun_view import RerunView
 from pi05_websocket.robot.trace import Trace
 from pi05_websocket.wire.messages import read_actions
 
@@ -158,10 +160,14 @@ class PI05WebSocketPolicy(PreTrainedPolicy):  # type: ignore[misc]  # LeRobot is
         with self._lock:
             if self._remote is None:
                 config = self.config
+                listeners = _listeners(
+                    config
+                )  # first: a library that is missing, or a port that is taken
                 self._remote = RemotePolicy(config=config.connection_config(), wait_for_server=0)
-                self._trace = Trace(config.trace_file, append=self._traced)
+                self._trace = Trace(config.trace_file, append=self._traced, listeners=listeners)
                 self._traced = True
-                self._finalizer = weakref.finalize(self, _close, self._remote, self._trace)
+                open_things = (self._remote, self._trace, *listeners)
+                self._finalizer = weakref.finalize(self, _close, *open_things)
                 logger.info(
                     "pi05_websocket: %s, key map %s, ticks by %s at %g Hz, without a valid action: %s",
                     config.websocket_url,
@@ -367,6 +373,16 @@ class PI05WebSocketPolicy(PreTrainedPolicy):  # type: ignore[misc]  # LeRobot is
         return self._key_map
 
 
-def _close(remote: RemotePolicy, trace: Trace) -> None:
-    remote.close()
-    trace.close()
+def _listeners(config: PI05WebSocketConfig) -> list[RobotMetrics | RerunView]:
+    """Return who is told what happens, besides the trace."""
+    found: list[RobotMetrics | RerunView] = []
+    if config.metrics_port is not None:
+        found.append(RobotMetrics(config.metrics_port))
+    if config.rerun:
+        found.append(RerunView())
+    return found
+
+
+def _close(*open_things: RemotePolicy | Trace | RobotMetrics | RerunView) -> None:
+    for thing in open_things:
+        thing.close()

@@ -289,6 +289,7 @@ class ActionPlayer:
             trace=self._trace,
         )
         if outcome is MergeOutcome.ACCEPTED:
+            self._trace.show("chunk", seq=chunk.seq, first_tick=chunk.first_tick, actions=actions)
             self._accept(actions)
         elif outcome in (MergeOutcome.TOO_OLD, MergeOutcome.TOO_LATE):
             self._report(

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """What happened, one JSON object a line: ticks, exchanges, outages, episodes.
 
-In: keyword facts from the player. Out: a file that plots, tests and a live line can read while it grows.
+In: keyword facts from the player. Out: a file that plots, tests and a live line can read while it grows, and
+whoever else listens (`metrics`, `rerun_view`).
 Every line has `kind` and `time_s`, the machine's monotonic seconds: traces of several processes fit together.
-A full disk ends the trace, not the motion.
+A full disk ends the trace, not the motion, and so does a listener that fails.
 """
 
 from __future__ import annotations
@@ -12,18 +13,32 @@ import contextlib
 import json
 import logging
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Trace"]
+__all__ = ["Listener", "Trace"]
 
 logger = logging.getLogger(__name__)
 
 
-class Trace:
-    """A JSON-lines file; without a path it swallows everything."""
+Listener = Callable[[str, dict[str, Any]], None]
+"""Told the kind and the facts of what happened, on the control thread; must be quick."""
 
-    def __init__(self, path: str | Path | None, *, append: bool = False) -> None:
+
+class Trace:
+    """A JSON-lines file; without a path it only tells its listeners.
+
+    Args:
+        path: The file.
+        append: Whether to go on in it.
+        listeners: Who else is told. One that raises is told nothing more.
+    """
+
+    def __init__(
+        self, path: str | Path | None, *, append: bool = False, listeners: Sequence[Listener] = ()
+    ) -> None:
+        self._listeners = list(listeners)
         self._file = None
         if path is not None:
             target = Path(path).expanduser()
@@ -34,7 +49,8 @@ class Trace:
             self._file = target.open("a", encoding="utf-8", buffering=1)
 
     def write(self, kind: str, **facts: Any) -> None:
-        """Append one line."""
+        """Append one line, and tell the listeners."""
+        self.show(kind, **facts)
         if self._file is None:
             return
         line = {"kind": kind, "time_s": round(time.monotonic(), 4), **facts}
@@ -45,6 +61,15 @@ class Trace:
             with contextlib.suppress(OSError):
                 self._file.close()
             self._file = None
+
+    def show(self, kind: str, **facts: Any) -> None:
+        """Tell the listeners alone: what is too large for a line."""
+        for listener in tuple(self._listeners):
+            try:
+                listener(kind, facts)
+            except Exception as exc:  # somebody else's library must not stop an arm
+                logger.warning("%r failed and is told nothing more: %s", listener, exc)
+                self._listeners.remove(listener)
 
     def close(self) -> None:
         """Close the file. Safe to call twice."""

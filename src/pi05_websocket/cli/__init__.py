@@ -35,6 +35,10 @@ class Command:
 
 
 COMMANDS: dict[str, Command] = {
+    "bench": Command(
+        module="pi05_websocket.cli.bench",
+        summary="Measure what distance costs: success of the simulated arm, ours beside every peer's rule.",
+    ),
     "demo": Command(
         module="pi05_websocket.cli.demo",
         summary="Watch a simulated SO-101 do its task over a policy server, everything on this machine.",

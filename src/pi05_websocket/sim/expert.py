@@ -2,7 +2,9 @@
 """A policy that picks up the red cube from what an OpenPI observation contains, and nothing else.
 
 In: both images, six joints, the prompt. Out: 50 rows of joint targets at 30 Hz. Stateless, so one object serves
-many robots. It knows this camera and a red 25 mm cube: it proves the plumbing, not a model's skill.
+many robots. What the prompt says of a belt's speed goes into the plan: each row is right for its own tick, not
+for the moment of the image. It knows this camera and a red 25 mm cube: it proves the plumbing, not a model's
+skill.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from pi05_websocket.errors import ObservationError
 from pi05_websocket.sim.arm import JOINTS, Float64Array, forward
 from pi05_websocket.sim.camera import FRONT_CAMERA, REALSENSE, WRIST
 from pi05_websocket.sim.plan import rows, waypoints
+from pi05_websocket.sim.tasks import belt_speed_in
 from pi05_websocket.sim.vision import find_cube
 
 __all__ = ["ACTION_HORIZON", "CONTROL_HZ", "ExpertPolicy"]
@@ -63,7 +66,12 @@ class ExpertPolicy:
             raise ObservationError("prompt", "a string", _kind(observation, "prompt"))
         tool = forward(joints)
         cube = find_cube(front, FRONT_CAMERA, near=tool.position[:2])
-        path = waypoints(joints, cube, cube_in_jaws=_cube_in_jaws(wrist))
+        path = waypoints(
+            joints,
+            cube,
+            cube_in_jaws=_cube_in_jaws(wrist),
+            drift=belt_speed_in(observation["prompt"]) / CONTROL_HZ,
+        )
         actions = rows(joints, path, ACTION_HORIZON)
         return {
             "actions": actions,

@@ -10,7 +10,7 @@ Stateless: the phase of the task is read from the joints each time, so a chunk m
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from pi05_websocket.data import Float32Array
 from pi05_websocket.sim.arm import GRIPPER, LOWER, UPPER, Float64Array, ToolPose, forward, solve
 from pi05_websocket.sim.vision import Sighting
 
-__all__ = ["HOLDING", "Waypoint", "rows", "waypoints"]
+__all__ = ["HOLDING", "Waypoint", "duration", "rows", "waypoints"]
 
 HOLDING = (6.0, 18.0)
 """Between these the jaws are stopped by the cube's 25 mm, percent."""
@@ -48,10 +48,15 @@ _SEED = np.array([0.0, 0.0, 0.0, 90.0, 0.0, _OPEN])
 _CLOSE_ROWS = 8
 """Rows the jaws are given to squeeze before the arm lifts."""
 
+_CLOSE_AHEAD = 6
+"""Rows from reaching the cube until the jaws touch it: half of what they need to close."""
+
 _MAX_STEP = 3.0
 _MIN_STEP = 0.4
 _EASE = 0.22
 """Largest and smallest change of a joint in one row, degrees, and the share of the remaining way in between."""
+_MAX_ROWS = 200
+"""No plan is followed farther than this."""
 _GRIPPER_STEP = 7.0
 """Largest change of the gripper in one row, percent."""
 
@@ -67,13 +72,16 @@ class Waypoint:
     """Rows."""
 
 
-def waypoints(joints: Float64Array, cube: Sighting | None, *, cube_in_jaws: bool) -> list[Waypoint]:
+def waypoints(
+    joints: Float64Array, cube: Sighting | None, *, cube_in_jaws: bool, drift: float = 0.0
+) -> list[Waypoint]:
     """Return the rest of the task from here on.
 
     Args:
         joints: Measured joints `(6,)`.
         cube: Where the cube seems to lie; None when it is not to be seen.
         cube_in_jaws: Whether the wrist camera sees it between the jaws.
+        drift: How far it travels towards +y in one row, metres.
     """
     tool = forward(joints)
     if cube_in_jaws and HOLDING[0] < joints[GRIPPER] < HOLDING[1]:
@@ -81,9 +89,6 @@ def waypoints(joints: Float64Array, cube: Sighting | None, *, cube_in_jaws: bool
     if cube is None:
         return [Waypoint(_LOOK)]
     yaw = _jaw_yaw_for(cube.yaw, tool)
-    hover, grasp = (_over(cube, height, yaw, joints) for height in (_HOVER_Z, _GRASP_Z))
-    if hover is None or grasp is None:
-        return [Waypoint(_LOOK)]  # out of reach
     off = float(np.hypot(tool.position[0] - cube.x, tool.position[1] - cube.y))
     over = off < _OFF_TARGET and abs(_turn(yaw, _jaw_yaw(tool))) < _MISALIGNED
     missed = joints[GRIPPER] < HOLDING[0] and tool.position[2] < _CLEAR_Z
@@ -91,9 +96,44 @@ def waypoints(joints: Float64Array, cube: Sighting | None, *, cube_in_jaws: bool
         if tool.position[2] < _GRASP_Z + _LOW:
             return _close(joints, tool)
         if tool.position[2] < _HOVER_Z + 0.015 and joints[GRIPPER] > HOLDING[1]:
-            return [Waypoint(grasp, 2), *_close(grasp, forward(grasp))]
+            grasp = _meet(cube, _GRASP_Z, yaw, joints, [], drift)
+            return [Waypoint(_LOOK)] if grasp is None else [Waypoint(grasp, 2), *_closing(grasp)]
     rise = _rise(joints, tool) if tool.position[2] < _CLEAR_Z else []
-    return [*rise, Waypoint(hover), Waypoint(grasp, 2), *_close(grasp, forward(grasp))]
+    hover = _meet(cube, _HOVER_Z, yaw, joints, rise, drift)
+    if hover is None:
+        return [Waypoint(_LOOK)]  # out of reach
+    way = [*rise, Waypoint(hover)]
+    grasp = _meet(cube, _GRASP_Z, yaw, joints, way, drift)
+    if grasp is None:
+        return [Waypoint(_LOOK)]
+    return [*way, Waypoint(grasp, 2), *_closing(grasp)]
+
+
+def _meet(
+    cube: Sighting,
+    height: float,
+    yaw: float,
+    joints: Float64Array,
+    way: list[Waypoint],
+    drift: float,
+) -> Float64Array | None:
+    """Return joints over where the cube will be when the arm gets there after `way`; None out of reach.
+
+    When it gets there depends on where that is: two corrections are enough, a row is a third of a millimetre.
+    """
+    there = _over(cube, height, yaw, joints)
+    for _ in range(2 if drift else 0):
+        if there is None:
+            return None
+        steps = duration(joints, [*way, Waypoint(there)])
+        closing = _CLOSE_AHEAD if height == _GRASP_Z else 0
+        ahead = replace(cube, y=cube.y + drift * (steps + closing))
+        there = _over(ahead, height, yaw, joints)
+    return there
+
+
+def _closing(grasp: Float64Array) -> list[Waypoint]:
+    return _close(grasp, forward(grasp))
 
 
 def _close(joints: Float64Array, tool: ToolPose) -> list[Waypoint]:
@@ -192,6 +232,17 @@ def rows(joints: Float64Array, path: list[Waypoint], count: int) -> Float32Array
         out.extend([waypoint.joints] * min(waypoint.dwell, count - len(out)))
     out.extend([position] * (count - len(out)))
     return np.clip(np.stack(out), LOWER, UPPER).astype(np.float32)
+
+
+def duration(joints: Float64Array, path: list[Waypoint]) -> int:
+    """Return how many rows a path takes, its dwelling included."""
+    position, count = joints, 0
+    for waypoint in path:
+        while count < _MAX_ROWS and not np.allclose(position, waypoint.joints, atol=1e-6):
+            position = _advance(position, waypoint.joints)
+            count += 1
+        count += waypoint.dwell
+    return count
 
 
 def _advance(position: Float64Array, goal: Float64Array) -> Float64Array:

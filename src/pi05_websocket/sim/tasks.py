@@ -3,19 +3,33 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
 
 from pi05_websocket.errors import ConfigError
 
-__all__ = ["BELT_SPEED", "CUBE_SIZE", "TASKS", "CubePose", "Task", "make_task", "spawn"]
+__all__ = [
+    "BELT_SPEED",
+    "CUBE_SIZE",
+    "TASKS",
+    "CubePose",
+    "Task",
+    "belt_speed_in",
+    "make_task",
+    "spawn",
+]
 
 CUBE_SIZE = 0.025
 """Edge of the cube, metres."""
 
 BELT_SPEED = 0.01
 """Default speed of the belt, metres per second."""
+
+_BELT_SPEED_WORDS = re.compile(
+    r"moves (?P<way>left|right) at (?P<speed>\d{1,2}(?:\.\d{1,4})?) cm/s"
+)
 
 _SPAWN_CENTRE = (0.23, 0.0)
 _SPAWN_RADIUS = 0.07
@@ -35,11 +49,15 @@ class Task:
     """How fast the cube travels towards +y until it is grasped, metres per second."""
 
 
+def _belt(speed: float) -> Task:
+    # One image shows where the belt is, not how fast it runs: the instruction says it.
+    prompt = f"Pick up the red cube from the belt, which moves left at {100 * speed:g} cm/s."
+    return Task(name="belt", prompt=prompt, belt_speed=speed)
+
+
 TASKS = {
     "cube": Task(name="cube", prompt="Pick up the red cube."),
-    "belt": Task(
-        name="belt", prompt="Pick up the red cube from the moving belt.", belt_speed=BELT_SPEED
-    ),
+    "belt": _belt(BELT_SPEED),
 }
 
 
@@ -56,7 +74,15 @@ def make_task(name: str, *, belt_speed: float | None = None) -> Task:
         return task
     if not 0.0 <= belt_speed <= 0.2:
         raise ConfigError(f"belt_speed is {belt_speed} m/s: expected 0 to 0.2")
-    return Task(name=task.name, prompt=task.prompt, belt_speed=belt_speed)
+    return _belt(belt_speed)
+
+
+def belt_speed_in(prompt: str) -> float:
+    """Return how fast an instruction says the cube travels towards +y, metres per second; 0 if it does not."""
+    said = _BELT_SPEED_WORDS.search(prompt)
+    if said is None:
+        return 0.0
+    return float(said["speed"]) / 100.0 * (1.0 if said["way"] == "left" else -1.0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The benchmark's figures as people look at them: a table, a plot, `results.json`.
+
+In: summaries of cells. Out: text and files. Pure but for writing.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pi05_websocket.bench.cells import COMPUTE_MS, CONTROL_HZ
+from pi05_websocket.bench.links import LINKS
+from pi05_websocket.sim.stats import wilson_interval
+from pi05_websocket.sim.tasks import BELT_SPEED
+
+__all__ = ["aim", "paired_difference", "plot", "table", "write_results"]
+
+_NAMES = {
+    "openpi": "OpenPI ActionChunkBroker",
+    "lerobot": "LeRobot sync",
+    "lerobot-rtc": "LeRobot rtc engine",
+    "ours": "ours",
+}
+_COLOURS = {"openpi": "#cc6677", "lerobot": "#ddaa33", "lerobot-rtc": "#44aa99", "ours": "#4477aa"}
+_TOLERANCE_M = 0.0125
+"""How far off the cube the jaws may be and still close around it: half of its edge."""
+
+Figures = Mapping[str, Any]
+
+
+def table(figures: Sequence[Figures], task: str, horizon: int) -> str:
+    """Return a Markdown table of one task and horizon: rules down, links across."""
+    chosen = [f for f in figures if (f["task"], f["horizon"]) == (task, horizon)]
+    links = sorted({(f["rtt_ms"], f["link"]) for f in chosen})
+    rules = list(dict.fromkeys((f["rule"], f["seam"]) for f in chosen))
+    lines = [
+        "| | " + " | ".join(f"{name} ({rtt:g} ms)" for rtt, name in links) + " |",
+        "|---|" + "---|" * len(links),
+    ]
+    for rule, seam in sorted(rules, key=lambda pair: (list(_NAMES).index(pair[0]), pair[1])):
+        cells = []
+        for _, link in links:
+            found = [f for f in chosen if (f["rule"], f["seam"], f["link"]) == (rule, seam, link)]
+            cells.append(_cell(found[0]) if found else "n/a")
+        name = f"{_NAMES[rule]}, {seam}" if rule == "ours" else _NAMES[rule]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _cell(figures: Figures) -> str:
+    share = figures["successes"] / max(1, figures["episodes"])
+    held = figures["held_ticks"] / max(1, figures["ticks"])
+    time = figures["time_to_success_s"]
+    seam = figures["seam_velocity_ratio"]
+    return (
+        f"{share:.0%}, {'-' if time is None else f'{time:.1f} s'}, {held:.0%} held, "
+        f"seam {'-' if seam is None else f'{seam:.1f}'}"
+    )
+
+
+def paired_difference(pairs: Sequence[tuple[bool, bool]]) -> tuple[float, float, float]:
+    """Return how much more often the second succeeds than the first, with a 95 % interval.
+
+    Args:
+        pairs: Success of both, seed by seed.
+
+    Source: R. G. Newcombe, Improved confidence intervals for the difference between binomial proportions based
+    on paired data, 1998, method 10 with the correlation taken as zero: wider than needed, never narrower.
+    """
+    n = len(pairs)
+    first, second = (sum(pair[i] for pair in pairs) for i in (0, 1))
+    if not n:
+        return 0.0, -1.0, 1.0
+    p, q = first / n, second / n
+    (p_low, p_high), (q_low, q_high) = wilson_interval(first, n), wilson_interval(second, n)
+    down = math.hypot(q - q_low, p_high - p)
+    up = math.hypot(q_high - q, p - p_low)
+    return q - p, q - p - down, q - p + up
+
+
+def aim(figures: Sequence[Figures]) -> list[str]:
+    """Return whether the aim is met, a line for each task and link: 98 % of local at 200 ms, 90 % at 400 ms."""
+    lines = []
+    at = {
+        (f["task"], f["link"]): f
+        for f in figures
+        if (f["rule"], f["seam"], f["horizon"]) == ("ours", "blend", 50)
+    }
+    for task in sorted({key[0] for key in at}):
+        local = at.get((task, "local"))
+        for link, share in (("wan", 0.98), ("far", 0.90)):
+            here = at.get((task, link))
+            if local is None or here is None or not local["successes"]:
+                continue
+            ratio = (here["successes"] / here["episodes"]) / (
+                local["successes"] / local["episodes"]
+            )
+            low, high = here["wilson_95"]
+            lines.append(
+                f"{task}, {here['rtt_ms']:g} ± {here['jitter_ms']:g} ms, {here['loss']:.0%} loss: "
+                f"{ratio:.1%} of local (aim {share:.0%}; {here['successes']} of {here['episodes']}, "
+                f"95 % {low:.1%} to {high:.1%}; local {local['successes']} of {local['episodes']}), "
+                f"{here['held_ticks']} of {here['ticks']} ticks held, seam {here['seam_velocity_ratio']}"
+            )
+    return lines
+
+
+def plot(figures: Sequence[Figures], path: Path, *, horizon: int = 50) -> None:
+    """Draw success and time to success against the round trip, for both tasks, with the bounds of physics."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    tasks = sorted({f["task"] for f in figures}, reverse=True)
+    figure, axes = pyplot.subplots(
+        2, len(tasks), figsize=(6.2 * len(tasks), 7), sharex=True, squeeze=False
+    )
+    for column, task in enumerate(tasks):
+        for rule, name in _NAMES.items():
+            seam = "blend" if rule == "ours" else "replace"
+            points = sorted(
+                (
+                    (f["rtt_ms"] + COMPUTE_MS, f)
+                    for f in figures
+                    if (f["task"], f["rule"], f["seam"], f["horizon"])
+                    == (task, rule, seam, horizon)
+                ),
+                key=lambda point: point[0],
+            )
+            _draw_rule(axes[0][column], axes[1][column], points, rule, name)
+        _draw_bounds(axes[0][column], task, horizon)
+        axes[0][column].set_title(f"{task}, {horizon} rows at {CONTROL_HZ:g} Hz")
+        axes[1][column].set_xlabel(f"round trip with {COMPUTE_MS:g} ms of inference, ms")
+    axes[0][0].set_ylabel("success, 95 % interval")
+    axes[1][0].set_ylabel("median time to success, s")
+    axes[0][0].legend(loc="lower left", fontsize=8)
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)
+
+
+def _draw_rule(
+    upper: Any, lower: Any, points: Sequence[tuple[float, Figures]], rule: str, name: str
+) -> None:
+    if not points:
+        return
+    trips = [trip for trip, _ in points]
+    shares = [f["successes"] / f["episodes"] for _, f in points]
+    errors = [
+        [share - f["wilson_95"][0] for share, (_, f) in zip(shares, points, strict=True)],
+        [f["wilson_95"][1] - share for share, (_, f) in zip(shares, points, strict=True)],
+    ]
+    upper.errorbar(
+        trips, shares, yerr=errors, marker="o", capsize=3, color=_COLOURS[rule], label=name
+    )
+    times = [(trip, f["time_to_success_s"]) for trip, f in points if f["time_to_success_s"]]
+    if times:
+        lower.plot(*zip(*times, strict=True), marker="o", color=_COLOURS[rule], label=name)
+    upper.set_ylim(-0.03, 1.05)
+    lower.set_ylim(bottom=0)
+
+
+def _draw_bounds(axes: Any, task: str, horizon: int) -> None:
+    """Draw where every chunk ends in a pause, and where a belt outruns a plan that does not foresee it."""
+    bounds = [(1000 * horizon / 2 / CONTROL_HZ, "d = H/2: every chunk ends in a pause")]
+    if task == "belt":
+        bounds.append(
+            (1000 * _TOLERANCE_M / BELT_SPEED, "the belt outruns a plan without foresight")
+        )
+    for trip, text in bounds:
+        axes.axvline(trip, color="#888888", linestyle="--", linewidth=1)
+        axes.text(trip, 0.5, text, rotation=90, fontsize=7, ha="right", va="center")
+
+
+def write_results(path: Path, figures: Sequence[Figures]) -> None:
+    """Write `results.json`: the cells, with commit and machine."""
+    facts = {
+        "commit": _commit(),
+        "machine": f"{platform.system()} {platform.machine()}, {_cores()} cores, "
+        f"Python {platform.python_version()}",
+        "control_hz": CONTROL_HZ,
+        "compute_ms": COMPUTE_MS,
+        "belt_speed": BELT_SPEED,
+        "links": {name: repr(link) for name, link in LINKS.items()},
+        "cells": [dict(f) for f in figures],
+    }
+    path.write_text(json.dumps(facts, indent=1) + "\n")
+
+
+def _cores() -> int:
+    import os
+
+    return os.cpu_count() or 1
+
+
+def _commit() -> str:
+    try:
+        done = subprocess.run(
+            ["git", "rev-parse", "--short", "HEAD"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return done.stdout.strip()

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs many episodes on all cores, remembers each in a file, goes on where it was interrupted.
+
+In: cells and how many seeds of each. Out: episodes, as they end. Each process has arms of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import multiprocessing
+import os
+import signal
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from pi05_websocket.bench.cells import Cell, Episode
+from pi05_websocket.bench.episodes import Bench
+
+__all__ = ["Store", "run"]
+
+_AT_ONCE = 10
+"""Seeds of one cell that a process takes at a time."""
+
+_benches: dict[str, Bench] = {}
+"""This process's arms, by task."""
+
+
+class Store:
+    """Episodes in a JSON-lines file: appended one by one, so that nothing is lost to an interruption."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.episodes: dict[tuple[str, int], Episode] = {}
+        for line in path.read_text().splitlines() if path.exists() else ():
+            with contextlib.suppress(ValueError, TypeError):  # the last line of an interrupted run
+                self._keep(Episode(**json.loads(line)))
+
+    def __repr__(self) -> str:
+        return f"<Store {self._path} {len(self.episodes)} episodes>"
+
+    def _keep(self, episode: Episode) -> None:
+        self.episodes[episode.cell, episode.seed] = episode
+
+    def add(self, episode: Episode) -> None:
+        """Remember an episode."""
+        self._keep(episode)
+        with self._path.open("a") as file:
+            file.write(json.dumps(asdict(episode)) + "\n")
+
+    def of(self, cell: Cell, seeds: int) -> list[Episode]:
+        """Return the episodes of a cell, seeds 0 to `seeds`, as far as they are there."""
+        wanted = ((cell.key, seed) for seed in range(seeds))
+        return [self.episodes[key] for key in wanted if key in self.episodes]
+
+
+def run(wanted: Mapping[Cell, int], store: Store, *, processes: int) -> Iterator[Episode]:
+    """Run what is missing; yield each episode once it is stored.
+
+    Args:
+        wanted: Cells and the number of seeds of each.
+        store: What is there already, and where the rest goes.
+        processes: How many at once.
+    """
+    jobs: list[tuple[Cell, Sequence[int]]] = []
+    for cell, seeds in wanted.items():
+        missing = [seed for seed in range(seeds) if (cell.key, seed) not in store.episodes]
+        jobs += [(cell, missing[i : i + _AT_ONCE]) for i in range(0, len(missing), _AT_ONCE)]
+    if not jobs:
+        return
+    # Spawned: a forked OpenGL context is a dead one.
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(min(processes, len(jobs)), initializer=_prepare) as pool:
+        for episodes in pool.imap_unordered(_run, jobs):
+            for episode in episodes:
+                store.add(episode)
+                yield episode
+
+
+def _prepare() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is interrupted and ends the pool
+    os.environ.setdefault("MUJOCO_GL", "egl")
+    # One thread each: the renderer's and the linear algebra's own would only wait for each other.
+    for name in ("LP_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ[name] = "1"
+    with contextlib.suppress(OSError):
+        os.nice(10)
+    logging.disable(logging.WARNING)  # a held tick is what is counted here
+
+
+def _run(job: tuple[Cell, Sequence[int]]) -> list[Episode]:
+    cell, seeds = job
+    bench = _benches.get(cell.task)
+    if bench is None:
+        bench = _benches[cell.task] = Bench(cell.task)
+    return [bench.run(cell, seed) for seed in seeds]

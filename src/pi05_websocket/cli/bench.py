@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`pi05-websocket bench latency`: success against distance, ours beside every peer's rule.
+
+In: words. Out: a table on the terminal; `episodes.jsonl`, `results.json`, `report.md` and `success.png` in a
+folder.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from pi05_websocket.bench.cells import HORIZONS, RULES, Cell, cells, is_aim, summary
+from pi05_websocket.bench.links import LINKS, make_link
+from pi05_websocket.bench.report import aim, plot, table, write_results
+from pi05_websocket.bench.runner import Store
+from pi05_websocket.bench.runner import run as run_cells
+from pi05_websocket.cli import EXIT_FAILED, EXIT_OK, EXIT_USAGE
+
+__all__ = ["LatencyBench", "run"]
+
+_DESCRIPTION = """\
+Measure what distance costs: the simulated arm picks up cubes while its policy is far away.
+
+The links are modelled and time is virtual, so an episode takes a fifth of a second; the policy is the
+simulator's own, from pixels. Every rule sees the same cubes and the same network. A run that is interrupted goes
+on where it was: the same --out again.
+
+examples:
+  pi05-websocket bench latency                   two minutes: 20 episodes here, at 200 and at 400 ms
+  pi05-websocket bench latency --full            the whole matrix, about an hour on two cores
+  pi05-websocket bench latency --links wan --rtt-ms 300 --loss 0.02 --horizons 50
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LatencyBench:
+    """What to measure."""
+
+    full: bool = False
+    """Every link, horizon, rule and seam; 100 episodes each, 500 where the aim is stated."""
+
+    episodes: int | None = None
+    """Seeds of each cell; None: 20, with --full 100 and 500."""
+
+    tasks: tuple[str, ...] = ("cube", "belt")
+    """cube, belt."""
+
+    horizons: tuple[int, ...] | None = None
+    """Rows of a chunk; None: 50, with --full 10 25 50."""
+
+    links: tuple[str, ...] | None = None
+    """local, lan, wifi, 5g, 4g, wan, far; None: local wan far, with --full all."""
+
+    rtt_ms: float | None = None
+    """Round trip in place of the links' own."""
+
+    jitter_ms: float | None = None
+    """Its standard deviation in place of the links' own."""
+
+    loss: float | None = None
+    """Share of lost segments in place of the links' own."""
+
+    mbit: float | None = None
+    """Megabits per second in place of the links' own."""
+
+    rules: tuple[str, ...] = RULES
+    """openpi, lerobot, lerobot-rtc, ours."""
+
+    seams: tuple[str, ...] | None = None
+    """For ours: replace, blend, ensemble; None: blend, with --full all."""
+
+    processes: int = os.cpu_count() or 1
+    """How many at once."""
+
+    out: Path = Path("outputs/bench-latency")
+    """Folder for the results; what is there already is not measured again."""
+
+
+def run(argv: list[str]) -> int:
+    """Run the command."""
+    if not argv or argv[0] != "latency":
+        wrong = bool(argv) and argv[0] not in ("-h", "--help")
+        print(
+            "usage: pi05-websocket bench latency [--help] ...\n\n"
+            "latency   success of the simulated arm against the distance to its policy",
+            file=sys.stderr if wrong else sys.stdout,
+        )
+        return EXIT_USAGE if wrong or not argv else EXIT_OK
+    try:
+        command = tyro.cli(
+            LatencyBench,
+            args=argv[1:],
+            prog="pi05-websocket bench latency",
+            description=_DESCRIPTION,
+        )
+    except SystemExit as exc:  # tyro has printed its help or what is wrong
+        return exc.code if isinstance(exc.code, int) else EXIT_FAILED
+    wanted = _wanted(command)
+    store = Store(command.out / "episodes.jsonl")
+    try:
+        _run_all(wanted, store, command.processes)
+    finally:  # what is there is reported, whatever ended the run
+        figures = _figures(wanted, store)
+        _report(command.out, figures)
+    return EXIT_OK
+
+
+def _wanted(command: LatencyBench) -> dict[Cell, int]:
+    """Return the cells and how many seeds of each."""
+    names = command.links or (tuple(LINKS) if command.full else ("local", "wan", "far"))
+    changes = {key: getattr(command, key) for key in ("rtt_ms", "jitter_ms", "loss", "mbit")}
+    found = cells(
+        tasks=command.tasks,
+        horizons=command.horizons or (HORIZONS if command.full else (50,)),
+        links=[make_link(name, **changes) for name in names],
+        rules=command.rules,
+        seams=command.seams or (("replace", "blend", "ensemble") if command.full else ("blend",)),
+    )
+    if command.episodes is not None:
+        return dict.fromkeys(found, command.episodes)
+    if not command.full:
+        return dict.fromkeys(found, 20)
+    return {cell: 500 if is_aim(cell) else 100 for cell in found}
+
+
+def _run_all(wanted: Mapping[Cell, int], store: Store, processes: int) -> None:
+    there = sum(len(store.of(cell, seeds)) for cell, seeds in wanted.items())
+    todo = sum(wanted.values()) - there
+    print(f"{len(wanted)} cells, {sum(wanted.values())} episodes, {there} of them there already")
+    began, told = time.monotonic(), 0.0
+    for done, episode in enumerate(run_cells(wanted, store, processes=processes), 1):
+        passed = time.monotonic() - began
+        if passed - told >= 2.0 or done == todo:
+            told = passed
+            left = passed / done * (todo - done)
+            text = f"{done}/{todo} episodes, {left / 60:.1f} min left, now {episode.cell}"
+            end = "\r" if sys.stderr.isatty() and done < todo else "\n"
+            if end == "\n" and done < todo and int(passed) % 60 > 2:
+                continue  # into a file one line a minute is enough
+            print(f"{text:100}", end=end, file=sys.stderr, flush=True)
+
+
+def _figures(wanted: Mapping[Cell, int], store: Store) -> list[dict[str, Any]]:
+    found = []
+    for cell, seeds in wanted.items():
+        episodes = store.of(cell, seeds)
+        if episodes:
+            found.append(summary(cell, episodes))
+    return found
+
+
+def _report(out: Path, figures: list[dict[str, Any]]) -> None:
+    if not figures:
+        return
+    parts = []
+    for task in sorted({f["task"] for f in figures}, reverse=True):
+        for horizon in sorted({f["horizon"] for f in figures}, reverse=True):
+            parts += [f"### {task}, {horizon} rows", table(figures, task, horizon)]
+    parts.append("\n".join(f"- {line}" for line in aim(figures)))
+    text = "\n\n".join(parts)
+    print(text)
+    (out / "report.md").write_text(text + "\n")
+    write_results(out / "results.json", figures)
+    horizon = max(f["horizon"] for f in figures)
+    plot(figures, out / "success.png", horizon=horizon)
+    print(f"\n{out}/results.json, report.md, success.png")

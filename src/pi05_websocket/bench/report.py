@@ -136,6 +136,7 @@ def plot(figures: Sequence[Figures], path: Path, *, horizon: int = 50) -> None:
             )
             _draw_rule(axes[0][column], axes[1][column], points, rule, name)
         _draw_bounds(axes[0][column], task, horizon)
+        axes[1][column].set_ylim(bottom=0)
         axes[0][column].set_title(f"{task}, {horizon} rows at {CONTROL_HZ:g} Hz")
         axes[1][column].set_xlabel(f"round trip with {COMPUTE_MS:g} ms of inference, ms")
     axes[0][0].set_ylabel("success, 95 % interval")
@@ -164,7 +165,6 @@ def _draw_rule(
     if times:
         lower.plot(*zip(*times, strict=True), marker="o", color=_COLOURS[rule], label=name)
     upper.set_ylim(-0.03, 1.05)
-    lower.set_ylim(bottom=0)
 
 
 def _draw_bounds(axes: Any, task: str, horizon: int) -> None:

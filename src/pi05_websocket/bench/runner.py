@@ -12,7 +12,7 @@ import logging
 import multiprocessing
 import os
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -63,21 +63,27 @@ def run(wanted: Mapping[Cell, int], store: Store, *, processes: int) -> Iterator
     Args:
         wanted: Cells and the number of seeds of each.
         store: What is there already, and where the rest goes.
-        processes: How many at once.
+        processes: How many at once; 1 runs in this one.
     """
     jobs: list[tuple[Cell, Sequence[int]]] = []
     for cell, seeds in wanted.items():
         missing = [seed for seed in range(seeds) if (cell.key, seed) not in store.episodes]
         jobs += [(cell, missing[i : i + _AT_ONCE]) for i in range(0, len(missing), _AT_ONCE)]
-    if not jobs:
+    if processes == 1:
+        for job in jobs:
+            yield from _stored(_run(job), store)
         return
     # Spawned: a forked OpenGL context is a dead one.
     context = multiprocessing.get_context("spawn")
-    with context.Pool(min(processes, len(jobs)), initializer=_prepare) as pool:
+    with context.Pool(max(1, min(processes, len(jobs))), initializer=_prepare) as pool:
         for episodes in pool.imap_unordered(_run, jobs):
-            for episode in episodes:
-                store.add(episode)
-                yield episode
+            yield from _stored(episodes, store)
+
+
+def _stored(episodes: Iterable[Episode], store: Store) -> Iterator[Episode]:
+    for episode in episodes:
+        store.add(episode)
+        yield episode
 
 
 def _prepare() -> None:

@@ -30,8 +30,8 @@ _DESCRIPTION = """\
 Measure what distance costs: the simulated arm picks up cubes while its policy is far away.
 
 The links are modelled and time is virtual, so an episode takes a fifth of a second; the policy is the
-simulator's own, from pixels. Every rule sees the same cubes and the same network. A run that is interrupted goes
-on where it was: the same --out again.
+simulator's own, from pixels. Every rule sees the same cubes and the same network. A run that is interrupted
+goes on where it was: the same --out again.
 
 examples:
   pi05-websocket bench latency                   two minutes: 20 episodes here, at 200 and at 400 ms

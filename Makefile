@@ -57,7 +57,10 @@ docs: $(STAMP) ## Write the generated reference pages and check all links
 docs-check: $(STAMP)
 	@$(BIN)/python scripts/docs.py --check
 
-bench: $(STAMP) ## Measure the round trip against OpenPI's own client and server; ARGS="--json FILE"
+bench: $(STAMP) graphics ## Measure success against distance, half an hour; goes on where it was interrupted; ARGS="--links wan"
+	@$(BIN)/pi05-websocket bench latency --full $(ARGS)
+
+bench-round-trip: $(STAMP) ## Measure the round trip against OpenPI's own client and server; ARGS="--json FILE"
 	@$(BIN)/python benchmarks/round_trip.py $(ARGS)
 
 lock: ## Renew constraints.txt

@@ -16,6 +16,7 @@ __all__ = ["BLOCKS", "FIGURES", "demo", "expert_success", "round_trip"]
 
 ROOT = Path(__file__).resolve().parent.parent
 FIGURES = ROOT / "docs" / "figures"
+DISTANCE_PICTURE = ROOT / "docs" / "images" / "distance.png"
 DEMO_PICTURE = ROOT / "docs" / "images" / "demo.png"
 
 PAIRINGS = {
@@ -34,7 +35,7 @@ def round_trip_block() -> str:
     """Return the round-trip table, or how to get one."""
     path = FIGURES / "round_trip.json"
     if not path.exists():
-        return "`make bench` measures it on your machine."
+        return "`make bench-round-trip` measures it on your machine."
     return round_trip(json.loads(path.read_text(encoding="utf-8")))
 
 
@@ -53,7 +54,7 @@ def round_trip(figures: dict[str, Any]) -> str:
         "",
         f"{figures['request_bytes'] / 1e6:.2f} MB there, 6 kB back, between two processes, "
         f"{figures['rounds']} turns of {figures['calls']} round trips each, in random order.",
-        f"Measured with `make bench` on {where['cpu']}, Python {where['python']}, "
+        f"Measured with `make bench-round-trip` on {where['cpu']}, Python {where['python']}, "
         f"at commit {where['commit']}; ratios are medians over the turns.",
     ]
     return "\n".join(rows)
@@ -90,6 +91,35 @@ def expert_success(runs: list[dict[str, Any]]) -> str:
 def seconds(value: float | None) -> str:
     """Return a duration as text; a dash where there is none."""
     return "-" if value is None else f"{value:.1f} s"
+
+
+def distance_block() -> str:
+    """Return success against distance: the plot, the tables of 50 rows, and whether the aim is met."""
+    path = FIGURES / "latency.json"
+    if not path.exists():
+        return "`make bench` measures it."
+    return distance(json.loads(path.read_text(encoding="utf-8")))
+
+
+def distance(results: dict[str, Any]) -> str:
+    """Return the section of `pi05-websocket bench latency --full`'s `results.json`."""
+    from pi05_websocket.bench.report import aim, table
+
+    cells = results["cells"]
+    parts = []
+    if DISTANCE_PICTURE.exists():
+        parts.append(
+            "![Success and time to success against the round trip](docs/images/distance.png)"
+        )
+    for task in ("cube", "belt"):
+        parts += [f"{TASKS[task].capitalize()}:", table(cells, task, 50)]
+    parts.append("\n".join(f"- {line}" for line in aim(cells)))
+    episodes = sum(cell["episodes"] for cell in cells)
+    parts.append(
+        f"{episodes:,} episodes in {len(cells)} cells, on {results['machine']}, at commit "
+        f"{results['commit']}; all of them in [docs/figures/latency.json](docs/figures/latency.json)."
+    )
+    return "\n\n".join(parts)
 
 
 def demo_block() -> str:
@@ -141,6 +171,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "round trip": round_trip_block,
     "expert": expert_block,
     "demo": demo_block,
+    "distance": distance_block,
     "demo picture": demo_picture,
 }
 """Name of a generated block -> what makes it. README.md has them between two comments."""

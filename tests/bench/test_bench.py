@@ -4,12 +4,16 @@
 from __future__ import annotations
 
 import json
+import logging
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from pi05_websocket.bench import runner
 from pi05_websocket.bench.cells import Cell
 from pi05_websocket.bench.episodes import Bench, velocity_jumps
 from pi05_websocket.bench.links import LINKS
@@ -115,6 +119,26 @@ def test_several_processes_give_the_same_episodes(tmp_path: Path):
     list(run(wanted, together, processes=2))
 
     assert alone.episodes == together.episodes
+
+
+def test_a_process_is_quiet_polite_and_single_threaded(monkeypatch: pytest.MonkeyPatch):
+    """Renderer and linear algebra keep to one thread, and the machine stays usable."""
+    niceness: list[int] = []
+    monkeypatch.setattr(os, "nice", niceness.append)
+    monkeypatch.setenv("LP_NUM_THREADS", "8")
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MUJOCO_GL"):
+        monkeypatch.setenv(name, os.environ.get(name, "egl"))
+    interrupt = signal.getsignal(signal.SIGINT)
+    level = logging.root.manager.disable
+    try:
+        runner._prepare()
+
+        assert os.environ["LP_NUM_THREADS"] == "1"
+        assert niceness == [10]
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, interrupt)
+        logging.disable(level)
 
 
 def test_an_interrupted_run_goes_on(tmp_path: Path):

@@ -86,14 +86,15 @@ class LatencyBench:
 
 def run(argv: list[str]) -> int:
     """Run the command."""
+    if argv and argv[0] in ("-h", "--help"):
+        argv = ["latency", "--help"]  # the only one there is
     if not argv or argv[0] != "latency":
-        wrong = bool(argv) and argv[0] not in ("-h", "--help")
         print(
             "usage: pi05-websocket bench latency [--help] ...\n\n"
             "latency   success of the simulated arm against the distance to its policy",
-            file=sys.stderr if wrong else sys.stdout,
+            file=sys.stderr,
         )
-        return EXIT_USAGE if wrong or not argv else EXIT_OK
+        return EXIT_USAGE
     try:
         command = tyro.cli(
             LatencyBench,

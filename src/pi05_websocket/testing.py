@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pi05_websocket.data import Observation
+from pi05_websocket.data import Observation, ServerMetadata
 from pi05_websocket.errors import DeadlineExceeded, Pi05WebsocketError
 
 __all__ = ["FakeClock", "ScriptedExchange", "ScriptedPolicy", "ScriptedReply"]
@@ -52,10 +52,15 @@ class ScriptedExchange:
         self._clock = clock
         self._outcome: ScriptedReply | Pi05WebsocketError | None = None
 
-    def answer(self, actions: Any) -> None:
-        """Answer with these actions; an array, a list, or anything a bad server may send."""
+    def answer(self, actions: Any, **others: Any) -> None:
+        """Answer with these actions; an array, a list, or anything a bad server may send.
+
+        Args:
+            actions: The actions.
+            others: Further keys of the reply.
+        """
         rows = np.asarray(actions, np.float64) if isinstance(actions, list) else actions
-        self._outcome = ScriptedReply({"actions": rows}, 0, self._clock.now())
+        self._outcome = ScriptedReply({"actions": rows, **others}, 0, self._clock.now())
 
     def fail(self, error: Pi05WebsocketError) -> None:
         """Let it end without an answer."""
@@ -87,6 +92,8 @@ class ScriptedPolicy:
 
     def __init__(self, clock: FakeClock, *, limit: float = 5.0) -> None:
         self.exchanges: list[ScriptedExchange] = []
+        self.metadata: ServerMetadata = {}
+        """What the server announces; set it."""
         self.down: Pi05WebsocketError | None = None
         """Set it, and no request can be sent."""
         self._clock = clock

@@ -13,7 +13,7 @@ from typing import Any
 from pi05_websocket.bench.cells import COMPUTE_MS
 from pi05_websocket.bench.links import Link, Path
 from pi05_websocket.clock import Clock
-from pi05_websocket.data import Float32Array, Observation
+from pi05_websocket.data import Float32Array, Observation, ServerMetadata
 from pi05_websocket.errors import DeadlineExceeded, Pi05WebsocketError
 
 __all__ = ["OBSERVATION_BYTES", "VirtualExchange", "VirtualPolicy"]
@@ -88,6 +88,7 @@ class VirtualPolicy:
         seed: int,
         nbytes: int = OBSERVATION_BYTES,
     ) -> None:
+        self.metadata: ServerMetadata = {}
         self.exchanges: list[VirtualExchange] = []
         self._policy = policy
         self._clock = clock

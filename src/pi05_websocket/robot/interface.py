@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from pi05_websocket.data import Observation
+from pi05_websocket.data import Observation, ServerMetadata
 from pi05_websocket.errors import DeadlineExceeded, Pi05WebsocketError
 
 __all__ = ["PendingExchange", "PendingReply", "RequestPolicy"]
@@ -57,6 +57,10 @@ class PendingExchange(Protocol):
 
 class RequestPolicy(Protocol):
     """A policy that can be asked without waiting."""
+
+    @property
+    def metadata(self) -> ServerMetadata:
+        """What the server says about itself; `{}` while it is not known."""
 
     def submit(self, observation: Observation, /) -> PendingExchange:
         """Send an observation and return at once."""

@@ -29,6 +29,12 @@ from pi05_websocket.robot.outage import PROGRESS_AFTER_S, Outage
 from pi05_websocket.robot.records import exchange_record, tell_exchange
 from pi05_websocket.robot.trace import Trace
 from pi05_websocket.wire.messages import read_actions
+from pi05_websocket.wire.realtime import (
+    RealtimeRequest,
+    read_realtime_reply,
+    realtime_support,
+    with_realtime,
+)
 
 __all__ = [
     "ActionPlayer",
@@ -123,6 +129,8 @@ class ActionPlayer:
         """First tick since the last row at which zeros were commanded."""
         self._failures = 0
         self._retry_at = 0.0
+        self._way_up_ms = 0.0
+        """Shortest time an observation took to the server; 0 while it is not known."""
         self._outage = Outage(config.fallback, clock=clock, trace=self._trace, name=self._name)
 
     def __repr__(self) -> str:
@@ -194,13 +202,42 @@ class ActionPlayer:
             self._unavailable(error)
             return False
         observation = observe()
+        request = self.scheduler.request(tick)
+        if self._conditions:
+            leftover = self.scheduler.leftover(tick)
+            observation = with_realtime(observation, self._realtime(request, leftover))
         before = time.perf_counter()
-        exchange = self._policy.submit(observation)
+        try:
+            exchange = self._policy.submit(observation)
+        except Pi05WebsocketError:
+            self.scheduler.request_ended(request.seq)
+            raise
         encode_ms = 1000 * (time.perf_counter() - before)
-        self._pending = _Pending(self.scheduler.request(tick), exchange, encode_ms)
+        self._pending = _Pending(request, exchange, encode_ms)
         if self._failures == 0:
             self._outage.note("the policy has not answered yet")
         return True
+
+    @property
+    def _conditions(self) -> bool:
+        """Whether the server takes the rows still to be executed; a stock one must see stock bytes."""
+        return self.config.use_rtc and realtime_support(self._policy.metadata) is not None
+
+    def _realtime(self, request: Request, leftover: Float32Array) -> RealtimeRequest:
+        """Return what a server needs to go on where the running chunk will be when its answer is here."""
+        scheduler, tick_ms = self.config.scheduler, 1000.0 / self.config.control_hz
+        delay = self.scheduler.delay.ticks()
+        return RealtimeRequest(
+            seq=request.seq,
+            leftover=leftover,
+            delay=delay,
+            execution_horizon=max(
+                delay, scheduler.action_horizon or scheduler.min_execution_ticks, 1
+            ),
+            control_hz=self.config.control_hz,
+            deadline_ms=len(leftover) * tick_ms if len(leftover) else None,
+            age_ms=self._way_up_ms,
+        )
 
     def wait(self, timeout: float) -> None:
         """Wait for the request under way, with progress lines. `collect` it afterwards."""
@@ -274,13 +311,20 @@ class ActionPlayer:
                 "dropped", seq=request.seq, cause="observed before zeros were commanded"
             )
             return
+        said = read_realtime_reply(reply.value)
+        pinned = said is not None and said.seq == request.seq and said.prefix != "none"
         chunk = ActionChunk(
-            actions=actions, first_tick=request.tick, episode=request.episode, seq=request.seq
+            actions=actions,
+            first_tick=request.tick,
+            episode=request.episode,
+            seq=request.seq,
+            pinned_rows=said.delay if pinned and said is not None else 0,
         )
         outcome = self.scheduler.merge(chunk, request, tick)
         self.last_exchange = exchange_record(
             request, exchange, reply, encode_ms=pending.encode_ms, tick=tick
         )
+        self._note_way(self.last_exchange)
         tell_exchange(
             self.last_exchange,
             outcome,
@@ -300,21 +344,29 @@ class ActionPlayer:
                 )
             )
 
+    def _note_way(self, record: ExchangeRecord) -> None:
+        """Keep the shortest way to the server seen so far: half of what the policy did not take."""
+        if record.server_ms is not None:
+            way = max(0.0, record.round_trip_ms - record.server_ms) / 2
+            self._way_up_ms = way if not self._way_up_ms else min(way, self._way_up_ms)
+
     def _accept(self, actions: Float32Array) -> None:
         self._action_dim = actions.shape[1]
         self._failures = 0
         self._retry_at = 0.0
         if not self.started:
             logger.info(
-                "%sfirst chunk: %d rows of %d values, after %.1f s",
+                "%sfirst chunk: %d rows of %d values, after %.1f s; chunks are joined by: %s",
                 self._name,
                 *actions.shape,
                 self._outage.waited_s,
+                "rtc" if self._conditions else self.config.scheduler.seam.kind,
             )
         self.started = True
         self._outage.end()
 
     def _fail(self, error: Pi05WebsocketError) -> None:
+        self.scheduler.delay.expect_cold()
         self._retry_at = self._clock.now() + min(RETRY_MAX_S, RETRY_FIRST_S * 2**self._failures)
         self._failures = min(self._failures + 1, 10)
         self._report(error)

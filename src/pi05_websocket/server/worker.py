@@ -13,12 +13,13 @@ import time
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from queue import SimpleQueue
-from typing import Protocol
+from typing import Any, Protocol
 
 from pi05_websocket.errors import WireError
-from pi05_websocket.policy import Policy, Result
+from pi05_websocket.policy import Policy, Result, realtime_inference
 from pi05_websocket.server.mailbox import Mailbox
 from pi05_websocket.wire.protocol import ServerProtocol
+from pi05_websocket.wire.realtime import split_realtime
 
 __all__ = ["Answered", "Asker", "Failed", "Outcome", "PolicyWorker", "Request"]
 
@@ -85,6 +86,7 @@ class PolicyWorker:
             stopped: Told once that nothing more will come, on the policy thread.
         """
         self._policy = policy
+        self._infer_realtime = realtime_inference(policy)
         self._deliver = deliver
         self._stopped = stopped
         self._mailbox: Mailbox[Request] = Mailbox()
@@ -132,9 +134,9 @@ class PolicyWorker:
         self._stopped()
 
     def _outcome(self, request: Request) -> Outcome:
-        started = time.perf_counter()
+        queue_ms = (time.perf_counter() - request.arrived) * 1000
         try:
-            message, infer_ms = self._answer(request)
+            message, infer_ms = self._answer(request, queue_ms)
         except BaseException as exc:  # whatever a policy raises belongs to this request alone
             cause = _in_one_line(exc)
             if isinstance(exc, WireError):
@@ -142,13 +144,12 @@ class PolicyWorker:
             else:
                 logger.error("policy failed: %s", cause, exc_info=exc)
             return Failed(text=request.protocol.error_text(exc), cause=cause)
-        queue_ms = (started - request.arrived) * 1000
         return Answered(message=message, queue_ms=queue_ms, infer_ms=infer_ms)
 
-    def _answer(self, request: Request) -> tuple[bytes, float]:
+    def _answer(self, request: Request, queue_ms: float) -> tuple[bytes, float]:
         observation = request.protocol.observation(request.payload)
         started = time.perf_counter()
-        result: Result = self._policy.infer(observation)
+        result = self._infer(observation, queue_ms)
         infer_ms = (time.perf_counter() - started) * 1000
         if not isinstance(result, Mapping):
             raise TypeError(
@@ -156,6 +157,15 @@ class PolicyWorker:
                 'expected a dict such as {"actions": array of (action_horizon, action_dim)}'
             )
         return request.protocol.reply(result, infer_ms=infer_ms), infer_ms
+
+    def _infer(self, observation: dict[str, Any], queue_ms: float) -> Result:
+        """Ask the policy in the way the request wants it; one that knows no `_rt` gets the map as it came."""
+        if self._infer_realtime is None:
+            return self._policy.infer(observation)
+        stock, realtime = split_realtime(observation)
+        if realtime is None:
+            return self._policy.infer(stock)
+        return self._infer_realtime(stock, realtime, queue_ms)
 
 
 def _in_one_line(exc: BaseException) -> str:

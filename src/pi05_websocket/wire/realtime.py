@@ -86,7 +86,7 @@ class RealtimeRequest:
     """How long after it was sent the reply is still of use; None: as long as the leftover lasts."""
 
     age_ms: float = 0.0
-    """The robot's estimate of the observation's age when it arrives: capture, encoding and the way up."""
+    """The robot's estimate of how old the observation is when it arrives: the time a message travels."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

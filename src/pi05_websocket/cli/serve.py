@@ -29,6 +29,7 @@ checks (GET /healthz) and other robots never wait for it. Ctrl-C stops it after 
 examples:
   pi05-websocket serve --policy expert
   pi05-websocket serve --policy my_module:make_policy --host 0.0.0.0
+  pi05-websocket serve --policy lerobot:outputs/train/pi05/checkpoints/last/pretrained_model
   pi05-websocket serve --policy "replay:wave.npz?loop&action_horizon=25"
 """
 
@@ -38,7 +39,8 @@ class ServeCommand:
     """What to serve and where."""
 
     policy: str
-    """module:factory (a function, class or object with infer(observation)), replay:FILE or expert."""
+    """module:factory (a function, class or object with infer(observation)), lerobot:PATH (a
+    checkpoint's folder or its name on the hub), replay:FILE or expert."""
 
     host: str = "127.0.0.1"
     """Address to listen on. 0.0.0.0 lets other computers in; there is no password, so mind your network."""

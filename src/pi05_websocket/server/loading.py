@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From the words of a command line to a policy: `module:factory`, `replay:FILE`, `expert`.
+"""From the words of a command line to a policy: `module:factory`, `replay:FILE`, `lerobot:PATH`, `expert`.
 
 Imports what is named and nothing else, so that serving an OpenPI model needs nothing but that model's code.
 """
@@ -18,10 +18,18 @@ from pi05_websocket.server.replay import load_replay
 
 __all__ = ["load_policy"]
 
-_FORMS = "module:factory (a function, a class or an object with infer), replay:FILE (.npy, .npz) or expert"
+_FORMS = (
+    "module:factory (a function, a class or an object with infer), lerobot:PATH (a checkpoint), "
+    "replay:FILE (.npy, .npz) or expert"
+)
 
 _EXPERT = "pi05_websocket.sim.expert:ExpertPolicy"
 _EXPERT_REMEDY = "Install the simulator: pip install 'lerobot_policy_pi05_websocket[sim]'"
+
+_SERVING = "lerobot_policy_pi05_websocket.serving_checkpoint"
+_SERVING_REMEDY = (
+    "Install LeRobot: pip install 'lerobot_policy_pi05_websocket[serve]' (Python 3.12)"
+)
 
 
 def load_policy(spec: str) -> Policy:
@@ -30,6 +38,7 @@ def load_policy(spec: str) -> Policy:
     - `module:factory`: `factory` may be a function or class, which is called without arguments, or an object
       that already is a policy. Dots go into attributes. The current directory is searched first.
     - `replay:FILE`: recorded actions, see `replay`.
+    - `lerobot:PATH`: a LeRobot checkpoint, see `lerobot_policy_pi05_websocket.serving_checkpoint`.
     - `expert`: the simulator's own policy.
 
     Raises:
@@ -43,6 +52,8 @@ def load_policy(spec: str) -> Policy:
         raise ConfigError(f"policy {spec!r}: expected {_FORMS}")
     if module_name == "replay":
         return load_replay(attribute)
+    if module_name == "lerobot":
+        return _load_checkpoint(attribute)
     found = _attribute(_module(module_name, spec), attribute, spec)
     return _as_policy(found, spec)
 
@@ -54,6 +65,16 @@ def _load_expert() -> Policy:
     except ImportError as exc:
         raise ConfigError(f"policy 'expert' needs {exc.name or exc}. {_EXPERT_REMEDY}") from exc
     return _as_policy(getattr(module, attribute), "expert")
+
+
+def _load_checkpoint(spec: str) -> Policy:
+    try:
+        # By name only: the library must not need LeRobot.
+        serving = importlib.import_module(_SERVING)
+    except ImportError as exc:
+        raise ConfigError(f"policy 'lerobot:' needs {exc.name or exc}. {_SERVING_REMEDY}") from exc
+    policy: Policy = serving.load_checkpoint(spec)
+    return policy
 
 
 def _module(name: str, spec: str) -> ModuleType:

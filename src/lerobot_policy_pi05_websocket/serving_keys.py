@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a robot sends, as the batch a LeRobot policy wants.
+
+In: an observation in OpenPI's manner (flat keys, uint8 images, a prompt). Out: a batch of one, on the CPU, for
+the policy's own preprocessor. Runs on the policy thread.
+
+The rule: LeRobot's dots are slashes. `observation.images.front` is looked for under `observation/images/front`,
+then under its own name, unless the settings say under which.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from lerobot.configs import FeatureType, PreTrainedConfig
+from torch import Tensor
+
+from pi05_websocket.errors import ConfigError, ObservationError
+
+__all__ = ["ObservationKeys"]
+
+PROMPT = "prompt"
+_RESIZE_BY_THEMSELVES = ("pi0", "pi05", "smolvla")
+_PLACEHOLDER = "empty_camera"
+"""Cameras of the pretraining that this policy does not have; it fills them in itself."""
+
+
+class ObservationKeys:
+    """Which observation entry is which input of one policy.
+
+    Args:
+        config: The policy's; its `input_features` say what it needs.
+        renamed: Input feature to observation key, where the rule does not hold.
+
+    Raises:
+        ConfigError: A feature is renamed that the policy does not have.
+    """
+
+    def __init__(self, config: PreTrainedConfig, renamed: Mapping[str, str] | None = None) -> None:
+        self._features = {
+            name: feature
+            for name, feature in config.input_features.items()
+            if _PLACEHOLDER not in name
+        }
+        unknown = set(renamed or {}) - set(self._features)
+        if unknown:
+            known = ", ".join(self._features)
+            raise ConfigError(
+                f"the policy has no input {', '.join(sorted(unknown))}; it has {known}"
+            )
+        self._keys = {
+            name: (renamed or {}).get(name, name.replace(".", "/")) for name in self._features
+        }
+        self._any_size = config.type in _RESIZE_BY_THEMSELVES
+        self._steps = getattr(config, "n_obs_steps", 1) or 1
+
+    def __repr__(self) -> str:
+        return f"<ObservationKeys {', '.join(self._keys.values())}>"
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The observation entries the policy needs, besides the prompt."""
+        return tuple(self._keys.values())
+
+    def batch(self, observation: Mapping[str, Any]) -> dict[str, Any]:
+        """Return `(1, ...)` float tensors by LeRobot's names, and `task`.
+
+        A policy that looks at several steps sees this one repeated: a request holds one, and the server
+        keeps none of a robot's.
+
+        Raises:
+            ObservationError: An entry is missing or is not what the policy was trained with.
+        """
+        batch: dict[str, Any] = {}
+        for name, feature in self._features.items():
+            key, value = self._find(name, observation)
+            if feature.type is FeatureType.VISUAL:
+                tensor = _image(key, value, None if self._any_size else tuple(feature.shape))
+            else:
+                tensor = _vector(key, value, feature.shape[0])
+            if self._steps > 1:
+                tensor = tensor.expand(self._steps, *tensor.shape)
+            batch[name] = tensor[None]
+        batch["task"] = [_prompt(observation)]
+        return batch
+
+    def _find(self, name: str, observation: Mapping[str, Any]) -> tuple[str, Any]:
+        key = self._keys[name]
+        for candidate in (key, name):
+            if candidate in observation:
+                return candidate, observation[candidate]
+        raise ObservationError(
+            key,
+            f"the policy's input {name}",
+            f"the keys {', '.join(sorted(map(str, observation))) or 'none'}",
+            f"Let the robot's key map send it, or serve with ?{name}=ITS_KEY",
+        )
+
+
+def _image(key: str, value: Any, shape: tuple[int, ...] | None) -> Tensor:
+    """Return `(3, H, W)` float32 in [0, 1]; `shape` is what it must be, None: any size."""
+    is_image = isinstance(value, np.ndarray) and value.dtype == np.uint8
+    if not is_image or value.ndim != 3 or value.shape[2] != 3:
+        raise ObservationError(key, "a uint8 image (height, width, 3)", _described(value))
+    if shape is not None and value.shape[:2] != shape[1:]:
+        raise ObservationError(
+            key,
+            f"an image of {shape[1]} x {shape[2]} pixels, as in the data set",
+            f"{value.shape[0]} x {value.shape[1]}",
+            "Set the camera's height and width in the robot's key map",
+        )
+    # A copy: what was received may be read-only, and torch wants to own what it may write.
+    channels_first = np.ascontiguousarray(value.transpose(2, 0, 1))
+    return torch.from_numpy(channels_first).to(torch.float32) / 255
+
+
+def _vector(key: str, value: Any, size: int) -> Tensor:
+    """Return `(size,)` float32."""
+    is_vector = isinstance(value, np.ndarray) and value.dtype.kind in "iuf" and value.ndim == 1
+    if not is_vector or len(value) != size:
+        raise ObservationError(key, f"{size} numbers", _described(value))
+    if not np.isfinite(value).all():
+        raise ObservationError(key, "finite numbers", "NaN or infinity")
+    return torch.from_numpy(value.astype(np.float32))
+
+
+def _prompt(observation: Mapping[str, Any]) -> str:
+    prompt = observation.get(PROMPT, "")
+    if not isinstance(prompt, str):
+        raise ObservationError(PROMPT, "text", _described(prompt))
+    return prompt
+
+
+def _described(value: Any) -> str:
+    if isinstance(value, np.ndarray):
+        return f"{value.dtype} of shape {value.shape}"
+    return type(value).__name__

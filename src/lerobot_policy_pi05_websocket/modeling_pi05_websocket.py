@@ -258,8 +258,10 @@ class PI05WebSocketPolicy(PreTrainedPolicy):  # type: ignore[misc]  # LeRobot is
 
         Args:
             batch: As for `select_action`.
-            inference_delay: LeRobot's estimate in ticks, from a maximum that never forgets. Not used.
-            prev_chunk_left_over: `(execution_horizon, action_dim)` from the `rtc` engine, zero-padded.
+            inference_delay: LeRobot's estimate in ticks, from a maximum that never forgets. Not used: we
+                measure our own.
+            prev_chunk_left_over: `(execution_horizon, action_dim)` from the `rtc` engine, zero-padded; what
+                is true of it goes to a server that conditions on it.
 
         Returns:
             `(B, action_horizon, action_dim)` float32 on the CPU.
@@ -354,6 +356,7 @@ class PI05WebSocketPolicy(PreTrainedPolicy):  # type: ignore[misc]  # LeRobot is
                     fallback=config.fallback,
                     clock=self._clock,
                     trace=self._trace,
+                    use_rtc=config.use_rtc,
                 )
             return self._rtc
 

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Chunks for LeRobot's `rtc` engine: waited for on its thread, shaped so that it cuts them without a jump.
 
-In: one robot observation, the engine's leftover. Out: a chunk, or a retryable error.
+In: one robot observation, the engine's leftover. Out: a chunk, or a retryable error. A server that conditions
+is sent the true leftover under `_rt`; another one sees stock bytes.
 Runs on the engine's thread; `reset` may come from another. What the engine does is told in `rtc_engine`.
 """
 
@@ -14,7 +15,12 @@ from collections.abc import Callable
 import numpy as np
 
 from lerobot_policy_pi05_websocket.observations import RobotObservation
-from lerobot_policy_pi05_websocket.rtc_engine import rows_in_front, true_leftover
+from lerobot_policy_pi05_websocket.rtc_engine import (
+    from_observation,
+    rows_in_front,
+    true_leftover,
+)
+from lerobot_policy_pi05_websocket.rtc_requests import RtcRequests
 from lerobot_policy_pi05_websocket.stepping import POLL_S, observer
 from pi05_websocket.chunks.hold import Fallback
 from pi05_websocket.client import ConnectionState, RemotePolicy
@@ -25,6 +31,13 @@ from pi05_websocket.keymap import KeyMap
 from pi05_websocket.robot.outage import PROGRESS_AFTER_S, next_progress
 from pi05_websocket.robot.trace import Trace
 from pi05_websocket.wire.messages import read_actions
+from pi05_websocket.wire.realtime import (
+    RealtimeReply,
+    RealtimeRequest,
+    read_realtime_reply,
+    realtime_support,
+    with_realtime,
+)
 
 __all__ = ["RtcChunks"]
 
@@ -47,6 +60,7 @@ class RtcChunks:
         fallback: Fallback,
         clock: Clock,
         trace: Trace | None = None,
+        use_rtc: bool = True,
     ) -> None:
         self._remote = remote
         self._key_map = key_map
@@ -55,9 +69,15 @@ class RtcChunks:
         self._fallback = fallback
         self._clock = clock
         self._trace = Trace(None) if trace is None else trace
+        self._use_rtc = use_rtc
+        self._requests = RtcRequests(
+            control_hz=control_hz, deadline_ms=1000 * remote.config.request_timeout
+        )
         self._lock = threading.Lock()
         self._episode = 0
         self._last: Float32Array | None = None
+        self._last_rows = 0
+        """Rows of the last chunk that are the policy's, without those put in front."""
         self._asked = 0
         self._maybe_stale = False
         """Whether the next observation may still be of the episode before."""
@@ -82,7 +102,7 @@ class RtcChunks:
             Pi05WebsocketError: No chunk, and why.
         """
         with self._lock:
-            episode, last = self._episode, self._last
+            episode, last, last_rows = self._episode, self._last, self._last_rows
             stale, self._maybe_stale = self._maybe_stale, False
             self._asked += 1
         if stale:
@@ -90,24 +110,35 @@ class RtcChunks:
             raise ConnectionLost("a new episode began: waiting for its first observation")
         began = self._clock.now()
         self._wait_for_link(episode)
-        leftover = len(true_leftover(prefix, last))
-        exchange = self._remote.submit(observer(self._key_map, observation)())
+        left = true_leftover(prefix, last)
+        leftover = len(left)
+        request = self._realtime(left, last, last_rows)
+        sent = observer(self._key_map, observation)()
+        exchange = self._remote.submit(sent if request is None else with_realtime(sent, request))
         self._wait_while(lambda: not exchange.done(), episode, "the policy computes")
-        actions = read_actions(exchange.result(0).value, action_dim=self._action_dim)
+        answer = exchange.result(0).value
+        actions = read_actions(answer, action_dim=self._action_dim)
+        reply = _reply_to(request, answer)
         latency = self._clock.now() - began
         if latency > self._remote.config.request_timeout:
+            self._requests.expect_cold()
             raise DeadlineExceeded(
                 "request",
                 self._remote.config.request_timeout,
                 "Its observation is too old; a fresh one is sent. Raise `timeout` for a slow model.",
             )
+        self._requests.answered(latency, reply)
+        if request is not None and len(request.leftover) > leftover and len(actions) > 1:
+            actions = actions[1:]  # of the observation's own tick: the engine counts from the next
         front = rows_in_front(latency_s=latency, control_hz=self._control_hz, leftover=leftover)
         self._tell(front, latency, leftover, running=last is not None)
+        self._tell_prefix(request, reply)
         chunk = np.concatenate([np.repeat(actions[:1], front, axis=0), actions])
         with self._lock:
             if self._episode != episode:
                 raise _superseded()
             self._last = chunk
+            self._last_rows = len(actions)
         self._trace.write(
             "exchange",
             seq=self._asked,
@@ -116,8 +147,19 @@ class RtcChunks:
             rows=len(actions),
             rows_in_front=front,
             leftover=leftover,
+            pinned_rows=0 if reply is None or reply.prefix == "none" else reply.delay,
         )
         return chunk
+
+    def _realtime(
+        self, left: Float32Array, last: Float32Array | None, last_rows: int
+    ) -> RealtimeRequest | None:
+        """Return what to send with the observation; None where the server would not know it."""
+        if not self._use_rtc or realtime_support(self._remote.metadata) is None:
+            return None
+        rows = left if last is None else from_observation(left, last)
+        since_last = max(0, last_rows - len(left))
+        return self._requests.request(self._asked, rows, since_last=since_last)
 
     def _wait_for_link(self, episode: int) -> None:
         """Wait while the link is down; then fail the call, so that the engine takes a fresh observation.
@@ -127,6 +169,7 @@ class RtcChunks:
         error = self._remote.unavailable()
         if error is None:
             return
+        self._requests.expect_cold()
         if not error.retryable or self._fallback == "raise":
             raise error
         began = self._clock.now()
@@ -155,11 +198,6 @@ class RtcChunks:
             self._clock.sleep(BUSY_POLL_S if waited < 1.0 else POLL_S)
 
     def _tell(self, front: int, latency: float, leftover: int, *, running: bool) -> None:
-        self._tell_once(
-            "prefix",
-            "rtc engine: this server does not take a prefix, so chunks are joined by replacing; "
-            "--inference.type=sync is the documented way",
-        )
         if front and running:
             self._tell_once(
                 "dry",
@@ -167,10 +205,37 @@ class RtcChunks:
                 "--inference.type=sync, which asks early enough, or a longer action horizon.",
             )
 
-    def _tell_once(self, topic: str, text: str) -> None:
+    def _tell_prefix(self, request: RealtimeRequest | None, reply: RealtimeReply | None) -> None:
+        """Say once how chunks are joined, and once if the server stops doing so."""
+        if request is None:
+            why = "this server does not take a prefix" if self._use_rtc else "the seam is set"
+            self._tell_once(
+                "prefix",
+                f"rtc engine: {why}, so chunks are joined by replacing; "
+                "--inference.type=sync is the documented way",
+            )
+        elif len(request.leftover) and reply is not None and reply.prefix != "none":
+            text = (
+                f"rtc engine: the server lets each chunk continue the running one ({reply.prefix})"
+            )
+            self._tell_once("prefix", text, level=logging.INFO)
+        elif len(request.leftover) and request.delay:
+            self._tell_once(
+                "refused",
+                "rtc engine: the server announces RTC but answered without it: that chunk is joined by "
+                "replacing",
+            )
+
+    def _tell_once(self, topic: str, text: str, *, level: int = logging.WARNING) -> None:
         if topic not in self._told:
             self._told.add(topic)
-            logger.warning("%s", text)
+            logger.log(level, "%s", text)
+
+
+def _reply_to(request: RealtimeRequest | None, answer: object) -> RealtimeReply | None:
+    """Return what the server says it did for this request."""
+    reply = None if request is None else read_realtime_reply(answer)
+    return reply if request is not None and reply and reply.seq == request.seq else None
 
 
 def _superseded() -> ConnectionLost:

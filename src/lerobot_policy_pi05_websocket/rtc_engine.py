@@ -8,6 +8,9 @@ The engine of LeRobot 0.6.1 (`rollout/inference/rtc.py`, `policies/rtc/action_qu
 2. pads the leftover it hands us with zeros, and hands an all-zero one when its queue has run dry. Zeros are
    real joint angles.
 
+3. hands us an observation whose row it has taken already: it notes the observation of tick k, takes row k, and
+   asks with what is left, from row k + 1 on. A policy's row 0 is for tick k.
+
 In: the leftover it hands us, the chunk we returned last. Out: the true leftover, and the rows to put in front.
 """
 
@@ -19,7 +22,7 @@ import numpy as np
 
 from pi05_websocket.data import Float32Array
 
-__all__ = ["rows_in_front", "true_leftover"]
+__all__ = ["from_observation", "rows_in_front", "true_leftover"]
 
 
 def true_leftover(prefix: Float32Array | None, last: Float32Array | None) -> Float32Array:
@@ -48,6 +51,20 @@ def true_leftover(prefix: Float32Array | None, last: Float32Array | None) -> Flo
         ):
             return last[start:]
     return nothing
+
+
+def from_observation(leftover: Float32Array, last: Float32Array) -> Float32Array:
+    """Return the leftover with the row of the observation's own tick in front; nothing stays nothing.
+
+        last      r0 r1 r2 r3 r4 r5
+        leftover            r3 r4 r5          observed at r2's tick
+        returned         r2 r3 r4 r5
+
+    That row is being executed, so a server pins it: it says where the arm is going. A chunk that answers this
+    has to lose its row 0 before the engine counts its rows.
+    """
+    start = len(last) - len(leftover)
+    return last[start - 1 :] if len(leftover) and start else leftover
 
 
 def rows_in_front(*, latency_s: float, control_hz: float, leftover: int) -> int:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 pytestmark = pytest.mark.lerobot
+pytest.importorskip("transformers", reason="needs the extra `serve`")
 
 import tiny_lerobot  # noqa: E402
 import torch  # noqa: E402

@@ -177,7 +177,7 @@ def test_the_queue_time_moves_the_pinned_rows(checkpoints: Checkpoints) -> None:
     assert delays[2] >= 6
 
 
-@pytest.mark.parametrize("kind", ["pi05", "smolvla"])
+@pytest.mark.parametrize("kind", FLOWS)
 def test_the_correction_is_the_models_true_product(checkpoints: Checkpoints, kind: str) -> None:
     """In each step the real model's vector-Jacobian product equals a finite difference of the model."""
     policy = load_checkpoint(str(checkpoints(kind)))

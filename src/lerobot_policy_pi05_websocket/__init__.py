@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 __all__ = ["PI05WebSocketConfig", "SO101Sim", "SO101SimConfig", "make_policy"]
 
 
-def make_policy(config: PI05WebSocketConfig, **overrides: Any) -> PI05WebSocketPolicy:
+def make_policy(
+    config: PI05WebSocketConfig, *, robot: Any = None, **overrides: Any
+) -> PI05WebSocketPolicy:
     """Return a ready policy for a script of one's own; connects in the background.
 
     LeRobot's own `make_policy` wants a dataset or an environment beside the config; a script with a robot has
@@ -27,10 +29,16 @@ def make_policy(config: PI05WebSocketConfig, **overrides: Any) -> PI05WebSocketP
 
     Args:
         config: The settings.
+        robot: LeRobot's robot; no target then leaves the joint ranges LeRobot knows of it, unless the settings
+            name other ones.
         overrides: Passed on to `PI05WebSocketPolicy`, for example `clock`.
     """
     from lerobot_policy_pi05_websocket.modeling_pi05_websocket import PI05WebSocketPolicy
+    from lerobot_policy_pi05_websocket.safety import ranges_of_robot
 
+    known = {} if robot is None else ranges_of_robot(robot)
+    if known:
+        config = replace(config, joint_limits={**known, **config.joint_limits})
     if (
         config.tick_source == "auto"
     ):  # whatever LeRobot has filled into the config for an environment before

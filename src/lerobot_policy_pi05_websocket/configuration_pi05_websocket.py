@@ -17,8 +17,17 @@ from lerobot.configs import PreTrainedConfig
 from lerobot.optim import AdamWConfig
 from lerobot.policies.rtc.configuration_rtc import RTCConfig
 
+from lerobot_policy_pi05_websocket.safety import (
+    AS_IT_IS,
+    NEVER_LEFT,
+    hold_config,
+    joint_ranges,
+    limits_config,
+    resume_config,
+)
 from pi05_websocket.chunks.config import SchedulerConfig
-from pi05_websocket.chunks.hold import FALLBACKS
+from pi05_websocket.chunks.hold import FALLBACKS, HoldConfig
+from pi05_websocket.chunks.resume import ResumeConfig
 from pi05_websocket.chunks.seam import SEAMS, SeamConfig
 from pi05_websocket.client.config import ConnectionConfig, load_headers
 from pi05_websocket.errors import ConfigError
@@ -32,7 +41,7 @@ logger = logging.getLogger(__name__)
 
 TICK_SOURCES = ("auto", "wall", "calls")
 AUTH_SCHEMES = ("api-key", "bearer")
-ACTION_KINDS = ("absolute", "delta", "velocity")
+ACTION_KINDS = ("absolute", "delta", "velocity", "torque")
 
 
 @PreTrainedConfig.register_subclass("pi05_websocket")
@@ -89,7 +98,7 @@ class PI05WebSocketConfig(PreTrainedConfig):  # type: ignore[misc]  # LeRobot is
     """Values per action; None: the environment's, the dataset's or the key map's."""
 
     action_kind: str | None = None
-    """What actions are: absolute, delta or velocity; None: the key map's. Decides what holding means."""
+    """What actions are: absolute, delta, velocity or torque; None: the key map's. Decides what holding is."""
 
     task: str = ""
     """What to do, where the caller does not say (plain Python); LeRobot's `--task` comes first."""
@@ -104,6 +113,38 @@ class PI05WebSocketConfig(PreTrainedConfig):  # type: ignore[misc]  # LeRobot is
     fallback: str = "hold"
     """What to command when there is no valid action: hold (the last commanded target), zero, raise.
     Zero moves an arm with absolute joint targets to its middle pose: choose it only if you mean it."""
+
+    hold_pose: str = "commanded"
+    """What `hold` holds: `commanded`, the last target, or `measured`, the joints as they were measured when the
+    rows ran out (gives way to gravity and to a hand)."""
+
+    coast: float | None = 1.0
+    """Seconds without a row after which what was asked for before is dropped, and only a plan from a fresh
+    observation moves the arm again; null: never."""
+
+    auto_resume: float | None = 10.0
+    """Longest pause, in seconds, after which the arm goes on by itself. After a longer one it holds until
+    `policy.resume()`, a new episode or a new run. 0: always; null: never."""
+
+    resume_jump: float | None = None
+    """How far from the present pose the first action of a motion may be to be executed as it is, in action
+    units; null: as far as the chunk itself moves in a tick, and a tenth more."""
+
+    resume_velocity: float | None = None
+    """Speed of the way to a plan that begins farther off, in action units per second; null: the chunk's own,
+    or what it takes to be there in a second."""
+
+    joint_limits: dict[str, list[float]] = field(default_factory=dict)
+    """Smallest and largest target of joints: `{elbow_flex: [-90, 90]}`, in action units."""
+
+    calibration_file: str | None = None
+    """LeRobot's calibration file of the arm: no target leaves the ranges in it (degrees)."""
+
+    max_velocity: float | None = None
+    """Fastest that any joint's target may move, in action units per second."""
+
+    max_step: float | None = None
+    """Farthest that a target may be from where its joint is measured, in action units."""
 
     connect_timeout: float = 10.0
     """Longest wait for name resolution and TCP."""
@@ -187,9 +228,9 @@ class PI05WebSocketConfig(PreTrainedConfig):  # type: ignore[misc]  # LeRobot is
             raise ConfigError(f"control_hz={self.control_hz}: must be more than 0")
         if self.action_dim is not None and self.action_dim < 1:
             raise ConfigError(f"action_dim={self.action_dim}: must be 1 or more")
-        self.key_map()
+        key_map = self.key_map()
         self._connection(headers={})
-        self._scheduler(tick_source="wall", action_kind="absolute")
+        self.player_config(tick_source="wall", key_map=key_map)
 
     @property
     def observation_delta_indices(self) -> None:
@@ -259,9 +300,33 @@ class PI05WebSocketConfig(PreTrainedConfig):  # type: ignore[misc]  # LeRobot is
             scheduler=self._scheduler(tick_source=tick_source, action_kind=kind),
             fallback=self.fallback,  # type: ignore[arg-type]  # checked in __post_init__
             action_kind=kind,  # type: ignore[arg-type]
+            hold=self._hold() if tick_source == "wall" else NEVER_LEFT,
+            resume=self._resume() if tick_source == "wall" else AS_IT_IS,
+            limits=limits_config(
+                joint_ranges(
+                    joint_limits=self.joint_limits,
+                    calibration_file=self.calibration_file,
+                    joints=key_map.joint_names,
+                ),
+                max_velocity=self.max_velocity,
+                max_step=self.max_step,
+            ),
             action_dim=width,
             use_rtc=self.seam in ("auto", "rtc") and tick_source == "wall",
             control_hz=self.control_hz,
+        )
+
+    def _hold(self) -> HoldConfig:
+        return hold_config(
+            pose=self.hold_pose,
+            coast=self.coast,
+            auto_resume=self.auto_resume,
+            control_hz=self.control_hz,
+        )
+
+    def _resume(self) -> ResumeConfig:
+        return resume_config(
+            jump=self.resume_jump, velocity=self.resume_velocity, control_hz=self.control_hz
         )
 
     def _scheduler(self, *, tick_source: str, action_kind: str) -> SchedulerConfig:

@@ -178,8 +178,22 @@ class PI05WebSocketPolicy(PreTrainedPolicy):  # type: ignore[misc]  # LeRobot is
                 )
             return self._remote
 
+    def resume(self) -> bool:
+        """Let an arm that has stopped after a long pause move again; say whether it had.
+
+        Only a person should: after a pause longer than `auto_resume` nobody knows who is near the arm.
+        """
+        with self._lock:
+            sessions, rtc = list(self._sessions.values()), self._rtc
+        resumed = [session.resume() for session in sessions]
+        return any(resumed) | (rtc is not None and rtc.resume())
+
     def close(self) -> None:
         """Disconnect. The next call connects again. Safe to call twice."""
+        with self._lock:
+            sessions = list(self._sessions.values())
+        for session in sessions:
+            session.close()
         with self._lock:
             finalizer, self._finalizer = self._finalizer, None
             self._remote = self._trace = self._rtc = None
@@ -351,12 +365,9 @@ class PI05WebSocketPolicy(PreTrainedPolicy):  # type: ignore[misc]  # LeRobot is
                 self._rtc = RtcChunks(
                     remote,
                     self._key_map,
-                    control_hz=self.config.control_hz,
-                    action_dim=config.action_dim,
-                    fallback=config.fallback,
+                    config=config,
                     clock=self._clock,
                     trace=self._trace,
-                    use_rtc=config.use_rtc,
                 )
             return self._rtc
 

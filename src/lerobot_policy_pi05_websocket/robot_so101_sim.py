@@ -27,7 +27,7 @@ from lerobot.utils.errors import DeviceAlreadyConnectedError, DeviceNotConnected
 
 from pi05_websocket.errors import ConfigError
 from pi05_websocket.robot.trace import Trace
-from pi05_websocket.sim.arm import JOINTS
+from pi05_websocket.sim.arm import JOINTS, LOWER, UPPER
 from pi05_websocket.sim.cameras import Images
 from pi05_websocket.sim.episodes import EpisodeEvent, EpisodeRules, NextEpisode
 from pi05_websocket.sim.live import LiveImage
@@ -101,6 +101,11 @@ class SO101Sim(Robot):  # type: ignore[misc]  # LeRobot is untyped for mypy
         **CAMERA_SHAPES,
     }
     action_features: ClassVar[dict[str, Any]] = dict.fromkeys(_MOTORS, float)
+    joint_ranges: ClassVar[Mapping[str, tuple[float, float]]] = {
+        joint: (float(low), float(high))
+        for joint, low, high in zip(JOINTS, LOWER, UPPER, strict=True)
+    }
+    """Each joint's range, LeRobot's units."""
     is_calibrated = True
 
     def __init__(self, config: SO101SimConfig) -> None:

@@ -16,19 +16,21 @@ import numpy as np
 
 from lerobot_policy_pi05_websocket.observations import RobotObservation
 from lerobot_policy_pi05_websocket.rtc_engine import (
+    bounded,
     from_observation,
     rows_in_front,
     true_leftover,
 )
 from lerobot_policy_pi05_websocket.rtc_requests import RtcRequests
-from lerobot_policy_pi05_websocket.stepping import POLL_S, observer
-from pi05_websocket.chunks.hold import Fallback
+from lerobot_policy_pi05_websocket.stepping import HOW_TO_RESUME, POLL_S, observer
 from pi05_websocket.client import ConnectionState, RemotePolicy
 from pi05_websocket.clock import Clock
 from pi05_websocket.data import Float32Array
 from pi05_websocket.errors import ConnectionLost, DeadlineExceeded
 from pi05_websocket.keymap import KeyMap
+from pi05_websocket.robot.limits import Limits
 from pi05_websocket.robot.outage import PROGRESS_AFTER_S, next_progress
+from pi05_websocket.robot.player import PlayerConfig
 from pi05_websocket.robot.trace import Trace
 from pi05_websocket.wire.messages import read_actions
 from pi05_websocket.wire.realtime import (
@@ -55,21 +57,24 @@ class RtcChunks:
         remote: RemotePolicy,
         key_map: KeyMap,
         *,
-        control_hz: float,
-        action_dim: int | None,
-        fallback: Fallback,
+        config: PlayerConfig,
         clock: Clock,
         trace: Trace | None = None,
-        use_rtc: bool = True,
     ) -> None:
+        control_hz = config.control_hz
         self._remote = remote
         self._key_map = key_map
         self._control_hz = control_hz
-        self._action_dim = action_dim
-        self._fallback = fallback
+        self._action_dim = config.action_dim
+        self._fallback = config.fallback
+        self._hold = config.hold
+        self._resume = config.resume if config.action_kind == "absolute" else None
+        self._limits = Limits(config.limits, config.action_kind, control_hz)
+        self._latched = False
+        """Whether the link was away for longer than it may be: a person has to say that the arm may move."""
         self._clock = clock
         self._trace = Trace(None) if trace is None else trace
-        self._use_rtc = use_rtc
+        self._use_rtc = config.use_rtc
         self._requests = RtcRequests(
             control_hz=control_hz, deadline_ms=1000 * remote.config.request_timeout
         )
@@ -88,7 +93,14 @@ class RtcChunks:
         with self._lock:
             self._episode += 1
             self._last = None
+            self._latched = False
             self._maybe_stale = self._asked > 0
+
+    def resume(self) -> bool:
+        """Let the arm move again after a pause that was too long; say whether it had stopped."""
+        with self._lock:
+            latched, self._latched = self._latched, False
+        return latched
 
     def chunk(self, observation: RobotObservation, prefix: Float32Array | None) -> Float32Array:
         """Return `(rows, action_dim)` for the engine to cut.
@@ -130,6 +142,12 @@ class RtcChunks:
         self._requests.answered(latency, reply)
         if request is not None and len(request.leftover) > leftover and len(actions) > 1:
             actions = actions[1:]  # of the observation's own tick: the engine counts from the next
+        actions = bounded(
+            actions,
+            pose=self._pose(observation, actions) if not leftover else None,
+            resume=self._resume,
+            limits=self._limits,
+        )
         front = rows_in_front(latency_s=latency, control_hz=self._control_hz, leftover=leftover)
         self._tell(front, latency, leftover, running=last is not None)
         self._tell_prefix(request, reply)
@@ -151,6 +169,11 @@ class RtcChunks:
         )
         return chunk
 
+    def _pose(self, observation: RobotObservation, actions: Float32Array) -> Float32Array | None:
+        """Return where the arm stands, where that can be compared with an action."""
+        state = observation.state
+        return state if len(state) == actions.shape[1] and np.isfinite(state).all() else None
+
     def _realtime(
         self, left: Float32Array, last: Float32Array | None, last_rows: int
     ) -> RealtimeRequest | None:
@@ -166,6 +189,8 @@ class RtcChunks:
 
         Failing at once would end the run: the engine gives up after ten errors in a row, five seconds.
         """
+        if self._latched:
+            raise _stopped(self._auto_resume_s)
         error = self._remote.unavailable()
         if error is None:
             return
@@ -174,8 +199,17 @@ class RtcChunks:
             raise error
         began = self._clock.now()
         self._wait_while(self._link_is_down, episode, str(error))
-        if self._clock.now() - began > POLL_S:
+        waited = self._clock.now() - began
+        if self._hold.auto_resume_ticks is not None and waited > self._auto_resume_s:
+            self._latched = self._last is not None  # else nothing has moved yet
+            if self._latched:
+                raise _stopped(self._auto_resume_s)
+        if waited > POLL_S:
             raise ConnectionLost("the server is back; a fresh observation is sent in a moment")
+
+    @property
+    def _auto_resume_s(self) -> float:
+        return (self._hold.auto_resume_ticks or 0) / self._control_hz
 
     def _link_is_down(self) -> bool:
         error = self._remote.unavailable()
@@ -236,6 +270,12 @@ def _reply_to(request: RealtimeRequest | None, answer: object) -> RealtimeReply 
     """Return what the server says it did for this request."""
     reply = None if request is None else read_realtime_reply(answer)
     return reply if request is not None and reply and reply.seq == request.seq else None
+
+
+def _stopped(auto_resume_s: float) -> ConnectionLost:
+    return ConnectionLost(
+        f"the link was away for longer than auto_resume={auto_resume_s:g} s: the arm holds. {HOW_TO_RESUME}"
+    )
 
 
 def _superseded() -> ConnectionLost:

@@ -20,9 +20,11 @@ import math
 
 import numpy as np
 
+from pi05_websocket.chunks.resume import Approach, ResumeConfig
 from pi05_websocket.data import Float32Array
+from pi05_websocket.robot.limits import Limits
 
-__all__ = ["from_observation", "rows_in_front", "true_leftover"]
+__all__ = ["bounded", "from_observation", "rows_in_front", "true_leftover"]
 
 
 def true_leftover(prefix: Float32Array | None, last: Float32Array | None) -> Float32Array:
@@ -79,3 +81,30 @@ def rows_in_front(*, latency_s: float, control_hz: float, leftover: int) -> int:
     dropped = math.ceil(latency_s * control_hz)
     still = dropped - leftover
     return still + 1 if still > 0 else 0
+
+
+def bounded(
+    rows: Float32Array,
+    *,
+    pose: Float32Array | None,
+    resume: ResumeConfig | None,
+    limits: Limits,
+) -> Float32Array:
+    """Return a chunk whose rows begin where the arm is and keep the limits, from row to row.
+
+    Args:
+        rows: `(H, action_dim)`.
+        pose: Where the arm stands, `(action_dim,)`; None: it is executing rows, or its pose is not known.
+        resume: How motion begins; None: actions are no targets.
+        limits: `max_step` is not applied: where the joints will be is not known here.
+    """
+    approach, last = None, pose
+    if pose is not None and resume is not None:
+        approach = Approach(resume)
+        approach.begin(rows, 0, commanded=None, measured=pose)
+    out = []
+    for row in rows:
+        wanted = row if approach is None else approach.follow(row)
+        last, _ = limits.apply(wanted, last=last, measured=None)
+        out.append(last)
+    return np.array(out, np.float32)

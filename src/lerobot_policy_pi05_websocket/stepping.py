@@ -32,6 +32,9 @@ FIRST_WAIT_S = 0.8
 """Longest wait of one call on the clock, once per episode: while nothing has been commanded yet, waiting for
 the first chunk costs no motion. Below the second after which Ctrl-C would feel dead."""
 
+HOW_TO_RESUME = "call policy.resume() in a script of yours, or start lerobot-rollout again"
+"""What a person does after a pause that was longer than `auto_resume`."""
+
 POLL_S = 0.05
 """How often a waiting call looks whether the link is up or a failed request may be repeated."""
 
@@ -80,6 +83,18 @@ class Session:
                 player.start_episode()
             self._rate.restart()
             self._waited = False
+
+    def resume(self) -> bool:
+        """Let a stopped arm move again; say whether any was stopped."""
+        with self._lock:
+            resumed = [player.resume() for player in self._players]
+        return any(resumed)
+
+    def close(self) -> None:
+        """Say how many ticks were held, and why."""
+        with self._lock:
+            for player in self._players:
+                player.end_episode()
 
     def step_on_the_clock(self, observation: RobotObservation) -> Step:
         """Return the action of the present tick; does not wait, but once per episode for its first chunk."""
@@ -142,6 +157,7 @@ class Session:
                 trace=self._trace,
                 clock=self._clock,
                 name=f"env {number}" if several else "",
+                how_to_resume=HOW_TO_RESUME,
             )
             player.start_episode()
             self._players.append(player)

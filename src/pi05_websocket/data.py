@@ -26,8 +26,8 @@ __all__ = [
 Float32Array = npt.NDArray[np.float32]
 UInt8Array = npt.NDArray[np.uint8]
 
-ActionKind = Literal["absolute", "delta", "velocity"]
-"""What an action's numbers mean: joint targets, differences to the present pose, or speeds."""
+ActionKind = Literal["absolute", "delta", "velocity", "torque"]
+"""What an action's numbers mean: joint targets, differences to the present pose, speeds, or torques."""
 
 Observation = dict[str, Any]
 """What the policy sees at one tick: policy keys to uint8 images, float32 state, prompt."""

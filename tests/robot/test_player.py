@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pi05_websocket.chunks.resume import ResumeConfig
 from pi05_websocket.chunks.scheduler import SchedulerConfig
 from pi05_websocket.errors import (
     AccessRefused,
@@ -26,6 +27,8 @@ from pi05_websocket.testing import FakeClock, ScriptedPolicy
 
 HZ = 30.0
 MEASURED = np.array([10.0, 20.0], np.float32)
+ANYWHERE = ResumeConfig(max_jump=(1e9,))
+"""Motion may begin wherever a plan does: how it is bounded is tested in test_commands."""
 
 
 class Loop:
@@ -35,6 +38,7 @@ class Loop:
         self.clock = FakeClock()
         self.policy = ScriptedPolicy(self.clock)
         scheduler = config.pop("scheduler", SchedulerConfig(max_age_ticks=150))
+        config.setdefault("resume", ANYWHERE)
         player = PlayerConfig(scheduler=scheduler, **config)
         self.player = ActionPlayer(self.policy, player, clock=self.clock, trace=trace)
         self.player.start_episode()
@@ -200,9 +204,9 @@ class TestBadDays:
         assert during[:3] == [("chunk", [2, 2]), ("chunk", [3, 3]), ("chunk", [4, 4])]
         assert during[3:] == [("hold", [4, 4])] * 57
         assert loop.step() == ("chunk", [50, 50])
-        warnings = [r for r in caplog.records if r.levelno == logging.WARNING]
-        assert len(warnings) == 1
-        assert "the cable is out" in warnings[0].getMessage()
+        warnings = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+        assert [text.split()[0] for text in warnings] == ["no", "STOP"]
+        assert "the cable is out" in warnings[0]
         assert "actions again after" in caplog.text
 
     def test_late_reply_is_an_outage_but_still_used(self, caplog):

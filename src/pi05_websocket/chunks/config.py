@@ -21,7 +21,7 @@ class SchedulerConfig:
 
     margin_ticks: int | None = None
     """Ticks to ask earlier than the estimated inference delay requires; None: 5 % of the chunk, and so many
-    more that a quarter of it is in reserve for a late reply."""
+    more that a quarter of it is in reserve for a late reply, and that one twice as late still comes in time."""
 
     min_execution_ticks: int = 8
     """Fewest ticks between two observations that are sent, unless the arm would starve; a smaller
@@ -49,5 +49,9 @@ class SchedulerConfig:
         """Return how many ticks to ask early for the chunk after one of `rows` rows."""
         if self.margin_ticks is not None:
             return self.margin_ticks
-        reserve = rows - min(self.action_horizon or rows, rows)
-        return max(1, math.ceil(0.05 * rows), math.ceil(0.25 * rows) - reserve)
+        beyond = rows - min(self.action_horizon or rows, rows)
+        return max(1, math.ceil(0.05 * rows), math.ceil(0.25 * rows) - beyond)
+
+    def reserve(self, delay: int) -> int:
+        """Return how many rows to have left, at least, when asking: enough for a reply twice as late."""
+        return 0 if self.margin_ticks is not None else 2 * delay + 1

@@ -34,6 +34,7 @@ __all__ = [
     "blend_ticks",
     "ensemble",
     "join",
+    "own_bounds",
     "quintic",
 ]
 
@@ -259,19 +260,28 @@ def _rows_before(rows: Float32Array, row: int) -> Float32Array:
     )
 
 
+def own_bounds(*chunks: Float32Array) -> tuple[Float64Array, Float64Array]:
+    """Return the largest velocity and acceleration inside chunks and a tenth more, `(action_dim,)` per tick."""
+    found = []
+    for order in (1, 2):
+        steps = [np.diff(chunk, n=order, axis=0) for chunk in chunks]
+        inside = [np.abs(step).max(axis=0) for step in steps if len(step)]
+        largest = np.max(inside, axis=0) if inside else np.zeros(chunks[0].shape[1])
+        found.append(_MARGIN * largest.astype(np.float64))
+    return found[0], found[1]
+
+
 def _bounds(
     rows: Float32Array, running: Float32Array | None, config: SeamConfig
 ) -> tuple[Float64Array, Float64Array]:
     """Return the largest velocity and acceleration `(action_dim,)` that a seam may have."""
-    bounds = []
-    for order, given in ((1, config.max_velocity), (2, config.max_acceleration)):
-        if given is not None:
-            bounds.append(np.broadcast_to(np.asarray(given, np.float64), rows.shape[1:]))
-            continue
-        steps = [np.diff(chunk, n=order, axis=0) for chunk in (rows, running) if chunk is not None]
-        inside = [np.abs(step).max(axis=0) for step in steps if len(step)]
-        largest = np.max(inside, axis=0) if inside else np.zeros(rows.shape[1])
-        bounds.append(_MARGIN * largest.astype(np.float64))
-    if config.max_acceleration is None:  # plans of constant speed would allow none at all
-        bounds[1] = np.maximum(bounds[1], bounds[0] / _TICKS_TO_FULL_SPEED)
-    return bounds[0], bounds[1]
+    velocity, acceleration = own_bounds(rows) if running is None else own_bounds(rows, running)
+    if config.max_velocity is not None:
+        velocity = np.broadcast_to(np.asarray(config.max_velocity, np.float64), rows.shape[1:])
+    if config.max_acceleration is not None:
+        acceleration = np.broadcast_to(
+            np.asarray(config.max_acceleration, np.float64), rows.shape[1:]
+        )
+    else:  # plans of constant speed would allow none at all
+        acceleration = np.maximum(acceleration, velocity / _TICKS_TO_FULL_SPEED)
+    return velocity, acceleration

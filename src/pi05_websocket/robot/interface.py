@@ -1,14 +1,40 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the control side wants of a policy it can ask without waiting. `RemotePolicy` is one."""
+"""What the control side wants of a robot, and of a policy it can ask without waiting."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
-from pi05_websocket.data import Observation, ServerMetadata
+import numpy as np
+import numpy.typing as npt
+
+from pi05_websocket.data import Float32Array, Observation, ServerMetadata
 from pi05_websocket.errors import DeadlineExceeded, Pi05WebsocketError
 
-__all__ = ["PendingExchange", "PendingReply", "RequestPolicy"]
+__all__ = ["PendingExchange", "PendingReply", "RequestPolicy", "Robot", "RobotReading"]
+
+
+@dataclass(frozen=True, slots=True)
+class RobotReading:
+    """What a robot sees and feels at one moment, by its own names."""
+
+    images: Mapping[str, npt.NDArray[np.uint8]]
+    """Camera name to `(H, W, 3)` RGB."""
+
+    joints: Float32Array
+    """`(action_dim,)` in the policy's order and units."""
+
+
+class Robot(Protocol):
+    """An arm with cameras, as `runtime.Runtime` drives it."""
+
+    def get_observation(self) -> RobotReading:
+        """Return the newest images and joints; must not wait longer than a tick."""
+
+    def send_action(self, values: Float32Array, /) -> None:
+        """Command the joints, `(action_dim,)` in the policy's order and units."""
 
 
 class PendingReply(Protocol):
@@ -56,7 +82,7 @@ class PendingExchange(Protocol):
 
 
 class RequestPolicy(Protocol):
-    """A policy that can be asked without waiting."""
+    """A policy that can be asked without waiting. `RemotePolicy` is one."""
 
     @property
     def metadata(self) -> ServerMetadata:

@@ -7,10 +7,12 @@ In: what the player notices. Out: log lines and trace lines. Owned by the player
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 
 from pi05_websocket.chunks.hold import Fallback
 from pi05_websocket.clock import Clock
 from pi05_websocket.errors import Pi05WebsocketError
+from pi05_websocket.robot.causes import Cause, CauseName
 from pi05_websocket.robot.trace import Trace
 
 __all__ = ["PROGRESS_AFTER_S", "Outage", "next_progress"]
@@ -36,9 +38,12 @@ class Outage:
     Args:
         fallback: What is done meanwhile.
         name: Put before every line, empty or `env 3: `.
+        how_to_resume: What a person does to let a stopped arm move again.
     """
 
-    def __init__(self, fallback: Fallback, *, clock: Clock, trace: Trace, name: str) -> None:
+    def __init__(
+        self, fallback: Fallback, *, clock: Clock, trace: Trace, name: str, how_to_resume: str
+    ) -> None:
         self.count = 0
         """How many there were."""
         self.cause = "no chunk has been asked for yet"
@@ -47,6 +52,10 @@ class Outage:
         self._clock = clock
         self._trace = trace
         self._name = name
+        self._how_to_resume = how_to_resume
+        self.cause_name: CauseName | None = None
+        """The same by name; None while there are actions."""
+        self._limits_told: set[str] = set()
         self._since: float | None = None
         self._held = 0
         self._told_of_hold = True
@@ -56,6 +65,7 @@ class Outage:
     def begin_waiting(self, cause: str) -> None:
         """Note that from now on a chunk is waited for; that alone is no outage."""
         self.cause = cause
+        self.cause_name = None
         self._told_of_hold = True
         self._waiting_since = self._clock.now()
         self._tell_after = PROGRESS_AFTER_S
@@ -91,18 +101,77 @@ class Outage:
             logger.debug("%sserver's text:\n%s", self._name, detail)
         self._trace.write("outage", cause=str(error), error=type(error).__name__)
 
-    def held_tick(self) -> None:
-        """Count a tick without an action; told once when rows ran out, and now and then."""
+    def held_tick(self, cause: Cause) -> None:
+        """Count a tick without an action; told when rows ran out, when the cause changes, and now and then."""
+        changed = self.cause_name not in (None, cause.name)
+        self.cause_name = cause.name
+        self.cause = cause.text
         if self._since is not None:
             self._held += 1
-        elif not self._told_of_hold:
+        if not self._told_of_hold:
             self._told_of_hold = True
-            logger.warning(
-                "%sno row for this tick: %s. A larger action_horizon gives a slow policy more time.",
-                self._name,
-                self.cause,
-            )
+            if self._since is None:
+                logger.warning("%sno row for this tick: %s", self._name, cause.text)
+        elif changed and cause.name != "stopped":
+            logger.info("%sstill without actions: %s", self._name, cause.text)
         self.show_progress()
+
+    def stopped(self, cause: Cause, seconds: float, *, latched: bool) -> None:
+        """Say that the pause was too long to go on where it was."""
+        if cause.name == "stopped":
+            logger.warning("%sSTOP: %s. To go on: %s", self._name, cause.text, self._how_to_resume)
+        elif latched:
+            logger.error(
+                "%sSTOP after %.1f s without actions: %s. The arm holds, whatever comes now. To let it move "
+                "again: %s",
+                self._name,
+                seconds,
+                cause.text,
+                self._how_to_resume,
+            )
+        else:
+            logger.warning(
+                "%sSTOP after %.1f s without actions: %s. The arm holds; it goes on with a plan from a fresh "
+                "observation",
+                self._name,
+                seconds,
+                cause.text,
+            )
+
+    def resumed(self) -> None:
+        """Say that a person lets the arm move again."""
+        logger.info("%sresumed: a fresh observation is sent", self._name)
+        self._trace.write("resumed")
+        self.begin_waiting("a chunk from a fresh observation is under way")
+
+    def motion(self, jump: float) -> None:
+        """Say how motion begins, where the plan is not where the arm is."""
+        if jump:
+            logger.warning(
+                "%sthe plan begins %.3g away from where the arm is: it goes there at a bounded speed",
+                self._name,
+                jump,
+            )
+            self._trace.write("approach", jump=round(jump, 4))
+
+    def limited(self, limits: tuple[str, ...]) -> None:
+        """Say once for each limit that it changes what the policy wants."""
+        for limit in limits:
+            if limit != "resume" and limit not in self._limits_told:
+                self._limits_told.add(limit)
+                logger.warning(
+                    "%s%s: the policy wants more than is allowed; commanded is what is allowed. Said once",
+                    self._name,
+                    limit,
+                )
+
+    def summary(self, ticks: int, held: Mapping[CauseName, int]) -> None:
+        """Say how many ticks of an episode were held, and why."""
+        if not held:
+            return
+        causes = ", ".join(f"{name} {count}" for name, count in sorted(held.items()))
+        logger.info("%sheld %d of %d ticks: %s", self._name, sum(held.values()), ticks, causes)
+        self._trace.write("summary", ticks=ticks, held=dict(held))
 
     def show_progress(self) -> None:
         """Say what is waited for: after 2 s, 4 s, 8 s and so on, then every 30 s."""
@@ -122,6 +191,7 @@ class Outage:
             )
             self._trace.write("recovered", seconds=round(seconds, 3), held=self._held)
             self._since = None
+        self.cause_name = None
         self.begin_waiting("the running chunk ended before the next one arrived")
         self._told_of_hold = False
 

@@ -11,10 +11,14 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from pi05_websocket.chunks.hold import Fallback, fallback_action
+import numpy as np
+
+from pi05_websocket.chunks.hold import Fallback, HoldConfig, HoldState
+from pi05_websocket.chunks.resume import ResumeConfig
 from pi05_websocket.chunks.scheduler import (
     ChunkScheduler,
     MergeOutcome,
@@ -24,7 +28,10 @@ from pi05_websocket.chunks.scheduler import (
 from pi05_websocket.clock import SYSTEM_CLOCK, Clock
 from pi05_websocket.data import ActionChunk, ActionKind, ExchangeRecord, Float32Array, Observation
 from pi05_websocket.errors import InvalidReply, Pi05WebsocketError
+from pi05_websocket.robot.causes import Cause, CauseName, Situation, find_cause
+from pi05_websocket.robot.commands import Commands, Step
 from pi05_websocket.robot.interface import PendingExchange, PendingReply, RequestPolicy
+from pi05_websocket.robot.limits import LimitsConfig
 from pi05_websocket.robot.outage import PROGRESS_AFTER_S, Outage
 from pi05_websocket.robot.records import exchange_record, tell_exchange
 from pi05_websocket.robot.trace import Trace
@@ -65,6 +72,15 @@ class PlayerConfig:
     action_kind: ActionKind = "absolute"
     """What an action's numbers mean; decides what holding is."""
 
+    hold: HoldConfig = field(default_factory=HoldConfig)
+    """What holding is, how long a gap may be, and when a person has to end it."""
+
+    resume: ResumeConfig = field(default_factory=ResumeConfig)
+    """How motion begins: at the first chunk, and after every gap."""
+
+    limits: LimitsConfig = field(default_factory=LimitsConfig)
+    """What no command may exceed."""
+
     action_dim: int | None = None
     """Width every action must have; None: the first chunk's."""
 
@@ -73,23 +89,6 @@ class PlayerConfig:
 
     control_hz: float = 30.0
     """Ticks per second; told to such a server."""
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """What to command at one tick."""
-
-    values: Float32Array
-    """`(action_dim,)`, policy order and units."""
-
-    source: str
-    """"chunk", "hold" or "zero"."""
-
-    seq: int
-    """Request of the chunk, -1 for a fallback."""
-
-    row: int
-    """Row of the chunk, -1 for a fallback."""
 
 
 @dataclass(slots=True)
@@ -102,7 +101,16 @@ class _Pending:
 
 
 class ActionPlayer:
-    """Keeps the chunk scheduler fed and has an action, or the fallback, for every tick."""
+    """Keeps the chunk scheduler fed and has an action, or the fallback, for every tick.
+
+    Args:
+        policy: Where to ask.
+        config: What to do with chunks, and without them.
+        trace: Where to write what happened.
+        clock: Where times come from; ticks are the caller's.
+        name: Put before every log line.
+        how_to_resume: What a person does to let a stopped arm move again, for the log.
+    """
 
     def __init__(
         self,
@@ -112,6 +120,7 @@ class ActionPlayer:
         trace: Trace | None = None,
         clock: Clock = SYSTEM_CLOCK,
         name: str = "",
+        how_to_resume: str = "call resume(), or begin a new episode",
     ) -> None:
         self.config = config
         self.scheduler = ChunkScheduler(config.scheduler)
@@ -124,14 +133,38 @@ class ActionPlayer:
         self._name = f"{name}: " if name else ""
         self._action_dim = config.action_dim
         self._pending: _Pending | None = None
-        self._last_values: Float32Array | None = None
-        self._zeroed_at: int | None = None
-        """First tick since the last row at which zeros were commanded."""
+        self._commands = Commands(
+            fallback=config.fallback,
+            hold=config.hold,
+            resume=config.resume,
+            limits=config.limits,
+            action_kind=config.action_kind,
+            control_hz=config.control_hz,
+        )
+        self._tick = 0
+        self.ticks = 0
+        """Commanded ticks of this episode."""
+        self.held_by_cause: Counter[CauseName] = Counter()
+        """Ticks of this episode without a row."""
+        self._failure: Pi05WebsocketError | None = None
+        """Why the last request came to nothing; None once a chunk was accepted."""
+        self._down_since: float | None = None
+        self._queue_s = 0.0
+        """How long the last request waited in the server's queue, as far as it says."""
+        self._chunk_rows = 0
         self._failures = 0
         self._retry_at = 0.0
         self._way_up_ms = 0.0
         """Shortest time an observation took to the server; 0 while it is not known."""
-        self._outage = Outage(config.fallback, clock=clock, trace=self._trace, name=self._name)
+        self._outage = Outage(
+            config.fallback,
+            clock=clock,
+            trace=self._trace,
+            name=self._name,
+            how_to_resume=how_to_resume,
+        )
+        if config.action_dim is not None:
+            config.limits.check(config.action_dim)
 
     def __repr__(self) -> str:
         return f"<ActionPlayer {self.scheduler!r} outages={self.outages}>"
@@ -146,12 +179,46 @@ class ActionPlayer:
         """How often the player had to report that no valid chunk came."""
         return self._outage.count
 
+    @property
+    def state(self) -> HoldState:
+        """Whether rows are executed, and if not, how far the pause has gone."""
+        return self._commands.machine.state
+
+    @property
+    def latched(self) -> bool:
+        """Whether the arm holds until a person lets it move again: `resume`, or a new episode."""
+        return self._commands.machine.latched
+
+    def stop(self) -> None:
+        """Stop the arm, as a person does: it holds until `resume`, or a new episode."""
+        if not self.latched:
+            self._commands.machine.stop(self._tick)
+            self._changed(Cause("stopped", "a person has stopped it"), 0)
+
+    def resume(self) -> bool:
+        """Let a stopped arm move again, as a person does; say whether it was stopped.
+
+        It goes on with a chunk planned from a fresh observation, from the pose it has.
+        """
+        if not self._commands.machine.resume():
+            return False
+        self._retry_at = 0.0
+        self._outage.resumed()
+        return True
+
+    def end_episode(self) -> None:
+        """Say how many ticks were held, and why. Safe to call twice."""
+        self._outage.summary(self.ticks, self.held_by_cause)
+        self.ticks = 0
+        self.held_by_cause.clear()
+
     def start_episode(self) -> None:
         """Forget every chunk, request and commanded target of the episode before."""
+        self.end_episode()
         episode = self.scheduler.start_episode()
         self._pending = None
-        self._last_values = None
-        self._zeroed_at = None
+        self._failure = None
+        self._commands.start_episode()
         self._outage.begin_waiting("the first chunk of the episode is under way")
         self._retry_at = 0.0
         self._trace.write("episode", episode=episode)
@@ -193,7 +260,7 @@ class ActionPlayer:
             ObservationError: The observation does not fit the key map. Not retried: settings are wrong.
         """
         now = self._clock.now()
-        if self._pending is not None or now < self._retry_at:
+        if self._pending is not None or now < self._retry_at or self.latched:
             return False
         if not self.scheduler.request_due(tick):
             return False
@@ -262,16 +329,23 @@ class ActionPlayer:
         Raises:
             NoValidAction: With the fallback "raise", or when there is nothing to hold.
         """
+        measured = self._comparable(measured)
         action = self.scheduler.action_at(tick)
+        self.ticks += 1
+        self._tick = tick
         if action is not None:
-            step = Step(action.values, "chunk", action.seq, action.row)
-            self._zeroed_at = None
+            begins = self.state is not HoldState.RUN
+            step = self._commands.execute(action, self.scheduler.running_plan, tick, measured)
+            if step.limited:
+                self.scheduler.commanded(step.values)
+            if begins:
+                self._outage.motion(self._commands.jump)
+            self._outage.limited(step.limited)
         else:
-            step = self._fall_back(measured)
-            moves = step.source == "zero" and self.config.action_kind == "absolute"
-            if moves and self._zeroed_at is None:
-                self._zeroed_at = tick
-        self._last_values = step.values
+            step = self._fall_back(tick, measured)
+        facts = {"cause": step.cause} if step.cause is not None else {}
+        if step.limited:
+            facts["limited"] = ", ".join(step.limited)  # type: ignore[assignment]
         self._trace.write(
             "tick",
             tick=tick,
@@ -280,20 +354,59 @@ class ActionPlayer:
             seq=step.seq,
             row=step.row,
             values=[round(float(v), 4) for v in step.values],
+            **facts,
         )
         return step
 
-    def _fall_back(self, measured: Float32Array | None) -> Step:
-        self._outage.held_tick()
-        values = fallback_action(
-            self.config.fallback,
-            action_kind=self.config.action_kind,
-            last_commanded=self._last_values,
-            measured=measured,
-            action_dim=self._action_dim,
-            cause=self._outage.cause,
+    def _comparable(self, measured: Float32Array | None) -> Float32Array | None:
+        """Return the measured pose if it can be compared with an action: finite, and as wide."""
+        if measured is None or not np.isfinite(measured).all():
+            return None
+        return measured if self._action_dim in (None, len(measured)) else None
+
+    def _fall_back(self, tick: int, measured: Float32Array | None) -> Step:
+        cause = find_cause(self._situation())
+        machine = self._commands.machine
+        before = (machine.state, machine.latched)
+        self.held_by_cause[cause.name] += 1
+        self._outage.held_tick(cause)
+        step = self._commands.fall_back(tick, measured, self._action_dim, cause)
+        if (machine.state, machine.latched) != before:
+            self._changed(cause, machine.held_ticks(tick))
+        return step
+
+    def _changed(self, cause: Cause, held_ticks: int) -> None:
+        """React to a new state without rows."""
+        state, latched = self.state, self.latched
+        self._trace.write("state", state=state.value, latched=latched, cause=cause.name)
+        if state is HoldState.STOP:
+            # Only a plan from here and now may move the arm again.
+            self.scheduler.start_episode()
+            self.scheduler.delay.expect_cold()
+            self._pending = None
+            self._outage.stopped(cause, held_ticks / self.config.control_hz, latched=latched)
+
+    def _situation(self) -> Situation:
+        now, pending = self._clock.now(), self._pending
+        link = self._policy.unavailable()
+        if link is None:
+            self._down_since = None
+        elif self._down_since is None:
+            self._down_since = now
+        tick_s = 1.0 / self.config.control_hz
+        return Situation(
+            latched=self.latched,
+            link=link,
+            link_down_s=0.0 if self._down_since is None else now - self._down_since,
+            failure=self._failure,
+            moved=self.state is not HoldState.WAIT,
+            waited_s=self._outage.waited_s,
+            age_s=None if pending is None else pending.exchange.age(),
+            expected_s=self.scheduler.delay.ticks() * tick_s,
+            queue_s=self._queue_s,
+            chunk_s=self._chunk_rows * tick_s,
+            before=self._outage.cause_name,
         )
-        return Step(values, "zero" if self.config.fallback == "zero" else "hold", -1, -1)
 
     def _take(self, pending: _Pending, tick: int) -> None:
         request, exchange = pending.request, pending.exchange
@@ -304,7 +417,8 @@ class ActionPlayer:
             self.scheduler.request_ended(request.seq)
             self._fail(exc)
             return
-        if self._zeroed_at is not None and request.tick <= self._zeroed_at:
+        zeroed_at = self._commands.zeroed_at
+        if zeroed_at is not None and request.tick <= zeroed_at:
             # Zeros moved the arm since: a plan from where it was would begin with a jump.
             self.scheduler.request_ended(request.seq)
             self._trace.write(
@@ -312,6 +426,7 @@ class ActionPlayer:
             )
             return
         said = read_realtime_reply(reply.value)
+        self._queue_s = 0.0 if said is None else said.queue_ms / 1000.0
         pinned = said is not None and said.seq == request.seq and said.prefix != "none"
         chunk = ActionChunk(
             actions=actions,
@@ -336,13 +451,12 @@ class ActionPlayer:
             self._trace.show("chunk", seq=chunk.seq, first_tick=chunk.first_tick, actions=actions)
             self._accept(actions)
         elif outcome in (MergeOutcome.TOO_OLD, MergeOutcome.TOO_LATE):
-            self._report(
-                InvalidReply(
-                    f"the reply came after {exchange.age():.1f} s: {outcome.value}; a fresh "
-                    "observation is sent. If that repeats, the policy is too slow for its chunk: raise "
-                    "`timeout`, or use a longer action horizon"
-                )
+            self._failure = InvalidReply(
+                f"the reply came after {exchange.age():.1f} s: {outcome.value}; a fresh "
+                "observation is sent. If that repeats, the policy is too slow for its chunk: raise "
+                "`timeout`, or use a longer action horizon"
             )
+            self._report(self._failure)
 
     def _note_way(self, record: ExchangeRecord) -> None:
         """Keep the shortest way to the server seen so far: half of what the policy did not take."""
@@ -351,7 +465,11 @@ class ActionPlayer:
             self._way_up_ms = way if not self._way_up_ms else min(way, self._way_up_ms)
 
     def _accept(self, actions: Float32Array) -> None:
+        if self._action_dim is None:
+            self.config.limits.check(actions.shape[1])
         self._action_dim = actions.shape[1]
+        self._chunk_rows = len(actions)
+        self._failure = None
         self._failures = 0
         self._retry_at = 0.0
         if not self.started:
@@ -369,10 +487,13 @@ class ActionPlayer:
         self.scheduler.delay.expect_cold()
         self._retry_at = self._clock.now() + min(RETRY_MAX_S, RETRY_FIRST_S * 2**self._failures)
         self._failures = min(self._failures + 1, 10)
+        self._failure = error
         self._report(error)
 
     def _report(self, error: Pi05WebsocketError) -> None:
-        self._outage.report(error, commanded=self.started and self._last_values is not None)
+        self._outage.report(
+            error, commanded=self.started and self._commands.last_values is not None
+        )
 
     def _unavailable(self, error: Pi05WebsocketError) -> None:
         """React to a link that is down: stop before the first motion if it can never come up."""
@@ -380,6 +501,5 @@ class ActionPlayer:
             raise error
         if self._failures:
             return  # it is down because the request failed, as stock servers close then: already told
-        self._outage.cause = str(error)
         if self.started or self.config.fallback == "raise":
             self._report(error)

@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The last stage on the way to the motors: a row or what stands in for it, begun gently, within limits.
+
+In: the scheduler's action for a tick, or None and why. Out: one `Step`, finite, never a jump. Decides by ticks
+alone: no clock, no thread, no network. Owned by the control thread.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from pi05_websocket.chunks.hold import (
+    Fallback,
+    HoldConfig,
+    HoldMachine,
+    HoldState,
+    fallback_action,
+)
+from pi05_websocket.chunks.resume import Approach, ResumeConfig
+from pi05_websocket.data import Action, ActionKind, Float32Array
+from pi05_websocket.robot.causes import Cause, CauseName
+from pi05_websocket.robot.limits import Limits, LimitsConfig
+
+__all__ = ["Commands", "Step"]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What to command at one tick."""
+
+    values: Float32Array
+    """`(action_dim,)`, policy order and units."""
+
+    source: str
+    """"chunk", "hold" or "zero"."""
+
+    seq: int
+    """Request of the chunk, -1 for a fallback."""
+
+    row: int
+    """Row of the chunk, -1 for a fallback."""
+
+    state: HoldState = HoldState.RUN
+    """Whether rows are executed."""
+
+    cause: CauseName | None = None
+    """Why there is no row; None when there is one."""
+
+    limited: tuple[str, ...] = ()
+    """Which limits changed the values; "resume" while they are on their way to the plan."""
+
+
+class Commands:
+    """Makes a command of every tick.
+
+    Args:
+        fallback: What to command without a row.
+        hold: What holding is, and when it ends.
+        resume: How motion begins.
+        limits: What no command may exceed.
+        action_kind: What an action's numbers mean.
+        control_hz: Ticks per second.
+    """
+
+    def __init__(
+        self,
+        *,
+        fallback: Fallback,
+        hold: HoldConfig,
+        resume: ResumeConfig,
+        limits: LimitsConfig,
+        action_kind: ActionKind,
+        control_hz: float,
+    ) -> None:
+        self.machine = HoldMachine(hold)
+        self.last_values: Float32Array | None = None
+        """What was commanded last in this episode."""
+        self.zeroed_at: int | None = None
+        """First tick since the last row at which zeros moved the arm."""
+        self._fallback = fallback
+        self._kind = action_kind
+        self._approach = Approach(resume)
+        self._limits = Limits(limits, action_kind, control_hz)
+        self._last_tick: int | None = None
+        self._last_row: Float32Array | None = None
+        """The row executed last: what deltas ramp down from."""
+        self._held_pose: Float32Array | None = None
+        """The pose held since the rows ran out."""
+        self.jump = 0.0
+        """How far off the plan was when motion last began, 0 where it was near enough."""
+
+    def __repr__(self) -> str:
+        return f"<Commands {self.machine!r} {self._approach!r}>"
+
+    def start_episode(self) -> None:
+        """Forget what was commanded."""
+        self.machine.start_episode()
+        self.last_values = self._last_row = self._held_pose = None
+        self.zeroed_at = self._last_tick = None
+        self._approach.cancel()
+
+    def execute(
+        self, action: Action, plan: Float32Array, tick: int, measured: Float32Array | None
+    ) -> Step:
+        """Return the step for a row.
+
+        Args:
+            action: The row.
+            plan: The chunk it is of, `(H, action_dim)`, as the policy gave it.
+            tick: Now.
+            measured: Where the joints are, in action order and units; None: not known.
+        """
+        begins = self.machine.state is not HoldState.RUN
+        self.machine.row()
+        self.zeroed_at = self._held_pose = None
+        values = action.values
+        if not np.isfinite(values).all():
+            raise AssertionError(f"an action that is no number came from a chunk: {values}")
+        limited: tuple[str, ...] = ()
+        if self._kind == "absolute":
+            if begins:
+                self.jump = self._approach.begin(
+                    plan, action.row, commanded=self.last_values, measured=measured
+                )
+            values = self._approach.follow(values)
+            limited = ("resume",) if self._approach.active else ()
+        ticks = 1 if self._last_tick is None else tick - self._last_tick
+        values, stopped_by = self._limits.apply(
+            values, last=self.last_values, measured=measured, ticks=ticks
+        )
+        self.last_values, self._last_row, self._last_tick = values, values, tick
+        return Step(values, "chunk", action.seq, action.row, limited=limited + stopped_by)
+
+    def fall_back(
+        self, tick: int, measured: Float32Array | None, action_dim: int | None, cause: Cause
+    ) -> Step:
+        """Return the step for a tick without a row.
+
+        Raises:
+            NoValidAction: With the fallback "raise", or when there is nothing to hold.
+        """
+        self.machine.starved(tick)
+        self._approach.cancel()
+        held = self.machine.held_ticks(tick)
+        pose_wanted = self.machine.config.pose == "measured" and self._last_row is not None
+        if self._kind == "absolute" and pose_wanted and self._held_pose is None:
+            self._held_pose = measured if measured is not None else self.last_values
+        last = self.last_values if self._kind == "absolute" else self._last_row
+        values = fallback_action(
+            self._fallback,
+            action_kind=self._kind,
+            last_commanded=last if self._held_pose is None else self._held_pose,
+            measured=measured,
+            action_dim=action_dim,
+            cause=cause.text,
+            ramp=max(0.0, 1.0 - (held + 1) / self.machine.config.ramp_ticks),
+        )
+        source = "zero" if self._fallback == "zero" else "hold"
+        limited: tuple[str, ...] = ()
+        if source == "zero" and self._kind == "absolute":
+            ticks = 1 if self._last_tick is None else tick - self._last_tick
+            values, limited = self._limits.apply(
+                values, last=self.last_values, measured=measured, ticks=ticks
+            )
+            if self.zeroed_at is None:
+                self.zeroed_at = tick
+        self.last_values, self._last_tick = values, tick
+        return Step(values, source, -1, -1, self.machine.state, cause.name, limited)

@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What no command may exceed: each joint's range, its speed, its distance from where it is measured. Pure.
+
+In: what is to be commanded, what was commanded last, where the arm is. Out: the same within the limits, and
+which of them were in the way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pi05_websocket.data import ActionKind, Float32Array
+from pi05_websocket.errors import ConfigError
+
+__all__ = ["Limits", "LimitsConfig", "ranges_from_calibration"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitsConfig:
+    """What no command may exceed, in action units. A single number counts for every joint; None: no limit."""
+
+    low: tuple[float, ...] | None = None
+    """Smallest joint target."""
+
+    high: tuple[float, ...] | None = None
+    """Largest joint target."""
+
+    max_velocity: tuple[float, ...] | None = None
+    """Largest change of a target in a second; for speeds the largest one, for deltas their sum in a second."""
+
+    max_step: tuple[float, ...] | None = None
+    """How far a target may be from where the joint is measured; LeRobot's `max_relative_target`."""
+
+    def __post_init__(self) -> None:
+        for name in ("max_velocity", "max_step"):
+            bound = getattr(self, name)
+            if bound is not None and not (bound and all(value > 0 for value in bound)):
+                raise ConfigError(f"{name}={bound}: expected numbers above 0")
+        if self.low is not None and self.high is not None:
+            if 1 not in (len(self.low), len(self.high)) and len(self.low) != len(self.high):
+                raise ConfigError(
+                    f"joint limits: {len(self.low)} lower and {len(self.high)} upper ones"
+                )
+            low, high = np.broadcast_arrays(self.low, self.high)
+            if not (low < high).all():
+                raise ConfigError(
+                    f"joint limits: expected low < high, got {self.low} and {self.high}"
+                )
+
+    def check(self, action_dim: int) -> None:
+        """Compare with the width of an action.
+
+        Raises:
+            ConfigError: There are more or fewer limits than joints.
+        """
+        for name in ("low", "high", "max_velocity", "max_step"):
+            bound = getattr(self, name)
+            if bound is not None and len(bound) not in (1, action_dim):
+                raise ConfigError(
+                    f"{name} has {len(bound)} values, an action {action_dim}: give one for each joint, in the "
+                    "policy's order, or a single one for all"
+                )
+
+
+class Limits:
+    """Applies the limits.
+
+    Args:
+        config: The limits.
+        action_kind: What an action's numbers mean.
+        control_hz: Ticks per second.
+    """
+
+    def __init__(self, config: LimitsConfig, action_kind: ActionKind, control_hz: float) -> None:
+        self.config = config
+        self._absolute = action_kind == "absolute"
+        self._kind = action_kind
+        self._hz = control_hz
+
+    def __repr__(self) -> str:
+        return f"<Limits {self.config}>"
+
+    def apply(
+        self,
+        values: Float32Array,
+        *,
+        last: Float32Array | None,
+        measured: Float32Array | None,
+        ticks: int = 1,
+    ) -> tuple[Float32Array, tuple[str, ...]]:
+        """Return what may be commanded, and the names of the limits that changed it.
+
+        Args:
+            values: `(action_dim,)`, finite.
+            last: What was commanded last; None: nothing was.
+            measured: Where the joints are, in action order and units; None: not known.
+            ticks: Ticks since `last` was commanded.
+        """
+        named: list[str] = []
+        # The range first: an arm that is outside of it comes back no faster than the others allow.
+        ranged = self._in_range(values)
+        near = self._near(ranged, measured)
+        slow = self._slow(near, measured if last is None else last, max(1, ticks))
+        steps = (values, ranged, near, slow)
+        for name, before, after in zip(
+            ("joint_limits", "max_step", "max_velocity"), steps, steps[1:], strict=False
+        ):
+            if not np.array_equal(before, after):
+                named.append(name)
+        return slow, tuple(named)
+
+    def _in_range(self, values: Float32Array) -> Float32Array:
+        low, high = self.config.low, self.config.high
+        if not self._absolute or (low is None and high is None):
+            return values
+        return np.clip(
+            values,
+            -np.inf if low is None else np.asarray(low, np.float32),
+            np.inf if high is None else np.asarray(high, np.float32),
+        ).astype(np.float32)
+
+    def _near(self, values: Float32Array, measured: Float32Array | None) -> Float32Array:
+        reach = self.config.max_step
+        if not self._absolute or reach is None or measured is None:
+            return values
+        return _within(values, measured, np.asarray(reach, np.float32))
+
+    def _slow(self, values: Float32Array, start: Float32Array | None, ticks: int) -> Float32Array:
+        velocity = self.config.max_velocity
+        if velocity is None or self._kind == "torque":
+            return values
+        per_second = np.asarray(velocity, np.float32)
+        if self._absolute:
+            reach = per_second * (ticks / self._hz)
+            return values if start is None else _within(values, start, reach)
+        reach = per_second / self._hz if self._kind == "delta" else per_second
+        slow = _within(values, np.zeros_like(values), reach)
+        slow[-1] = values[-1]  # the gripper is a target
+        return slow
+
+
+def _within(values: Float32Array, centre: Float32Array, reach: Float32Array) -> Float32Array:
+    return np.clip(values, centre - reach, centre + reach).astype(np.float32)
+
+
+_ENCODER_STEPS = 4095
+"""Largest position of a Feetech STS3215: a turn is 4096 steps, LeRobot divides by 4095."""
+
+
+def ranges_from_calibration(
+    calibration: Mapping[str, Mapping[str, Any]], joints: Sequence[str], *, degrees: bool = True
+) -> tuple[tuple[float, float], ...]:
+    """Return each joint's range as LeRobot's calibration file states it.
+
+    Args:
+        calibration: Motor name to `range_min` and `range_max`, in encoder steps: LeRobot's
+            `calibration/robots/so_follower/ID.json`.
+        joints: Names in action order, with or without `.pos`.
+        degrees: Whether the arm is driven in degrees (LeRobot since 0.4.4) and not in -100..100.
+
+    Raises:
+        ConfigError: A joint is missing, or has no range.
+
+    Source: `MotorsBus._normalize` of LeRobot 0.6: degrees count from the middle of the range; the gripper is
+    0..100 always.
+    """
+    ranges = []
+    for joint in joints:
+        name = joint.removesuffix(".pos")
+        entry = calibration.get(name)
+        if entry is None:
+            raise ConfigError(
+                f"the calibration has no motor {name!r}; it has {', '.join(calibration) or 'none'}"
+            )
+        try:
+            span = float(entry["range_max"]) - float(entry["range_min"])
+        except (KeyError, TypeError, ValueError) as exc:
+            raise ConfigError(f"the calibration of {name!r} has no range: {exc!r}") from exc
+        if not span > 0:
+            raise ConfigError(f"the calibration of {name!r} has an empty range: {dict(entry)}")
+        if name == "gripper":
+            ranges.append((0.0, 100.0))
+        elif degrees:
+            reach = span / 2 * 360.0 / _ENCODER_STEPS
+            ranges.append((-reach, reach))
+        else:
+            ranges.append((-100.0, 100.0))
+    return tuple(ranges)

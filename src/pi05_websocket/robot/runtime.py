@@ -1,0 +1,218 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The control loop for people without LeRobot's: observe, collect, ask, act, command, at an even rate.
+
+In: a robot, a policy that can be asked without waiting, a key map. Out: commands, and a summary.
+Runs on the caller's thread, which owns the robot and the player. What a person wants comes from the keyboard
+or, from any thread, through `Controls`.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pi05_websocket.clock import SYSTEM_CLOCK, Clock
+from pi05_websocket.keymap import KeyMap
+from pi05_websocket.robot.causes import CauseName
+from pi05_websocket.robot.interface import RequestPolicy, Robot
+from pi05_websocket.robot.pacer import Pacer
+from pi05_websocket.robot.player import ActionPlayer, PlayerConfig
+from pi05_websocket.robot.ticks import RateMonitor, WallTicks
+from pi05_websocket.robot.trace import Trace
+
+__all__ = ["KEYS", "Controls", "RunSummary", "Runtime"]
+
+logger = logging.getLogger(__name__)
+
+KEYS = "r: go on after a stop   p: stop and hold   n: new episode   q: quit"
+"""What a person can press."""
+
+
+class Controls:
+    """What a person wants, from any thread; the control loop takes it at its next tick."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._wanted: deque[tuple[str, str]] = deque(maxlen=64)
+
+    def resume(self) -> None:
+        """Go on after a stop."""
+        self._want("resume")
+
+    def pause(self) -> None:
+        """Hold until `resume`."""
+        self._want("pause")
+
+    def new_episode(self) -> None:
+        """Forget chunks and commands; begin anew from the pose the arm has."""
+        self._want("episode")
+
+    def change_task(self, task: str) -> None:
+        """Do something else from now on."""
+        self._want("task", task)
+
+    def quit(self) -> None:
+        """End the loop after this tick."""
+        self._want("quit")
+
+    def press(self, keys: str) -> None:
+        """Take keys as a person pressed them; unknown ones do nothing."""
+        for key in keys.lower():
+            wanted = {"r": "resume", "p": "pause", " ": "pause", "n": "episode", "q": "quit"}
+            if key in wanted:
+                self._want(wanted[key])
+
+    def take(self) -> list[tuple[str, str]]:
+        """Return what was wanted since the last call, oldest first."""
+        with self._lock:
+            taken = list(self._wanted)
+            self._wanted.clear()
+        return taken
+
+    def _want(self, what: str, text: str = "") -> None:
+        with self._lock:
+            self._wanted.append((what, text))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSummary:
+    """How a run went."""
+
+    ticks: int
+    seconds: float
+    held_by_cause: dict[CauseName, int]
+    """Ticks without a row, by cause."""
+
+    outages: int
+    """How often no valid chunk came."""
+
+    @property
+    def held_ticks(self) -> int:
+        """All ticks without a row."""
+        return sum(self.held_by_cause.values())
+
+
+class Runtime:
+    """Drives a robot until it is told to stop.
+
+    Args:
+        robot: The arm; connecting and disconnecting it is the caller's.
+        policy: Where to ask; closing it is the caller's.
+        key_map: The robot's names and the policy's.
+        config: What to do with chunks, pauses and limits; its `control_hz` is the loop's.
+        task: What to do, in words.
+        controls: What a person wants.
+        keys: Returns keys that were pressed since the last call (`Keyboard.keys`).
+        clock: What paces the loop.
+        trace: Where to write what happened.
+    """
+
+    def __init__(
+        self,
+        robot: Robot,
+        policy: RequestPolicy,
+        key_map: KeyMap,
+        config: PlayerConfig,
+        *,
+        task: str,
+        controls: Controls | None = None,
+        keys: Callable[[], str] | None = None,
+        clock: Clock = SYSTEM_CLOCK,
+        trace: Trace | None = None,
+    ) -> None:
+        self.controls = Controls() if controls is None else controls
+        self.player = ActionPlayer(
+            policy,
+            config,
+            trace=trace,
+            clock=clock,
+            how_to_resume="press r" if keys is not None else "call controls.resume()",
+        )
+        self._robot = robot
+        self._key_map = key_map
+        self._task = task
+        self._keys = keys
+        self._clock = clock
+        self._hz = config.control_hz
+        self._held: Counter[CauseName] = Counter()
+
+    def __repr__(self) -> str:
+        return f"<Runtime {self._task!r} {self.player!r}>"
+
+    def run(self, duration_s: float | None = None) -> RunSummary:
+        """Drive the robot; return how it went.
+
+        Args:
+            duration_s: Seconds to run; None: until `controls.quit`.
+
+        Raises:
+            ObservationError: An observation does not fit the key map.
+            NoValidAction: With the fallback "raise", or when there is nothing to hold.
+            Pi05WebsocketError: The server can never be used, and nothing has moved yet.
+        """
+        clock, ticks = self._clock, WallTicks(self._hz)
+        pacer, rate = Pacer(self._hz, clock), RateMonitor(self._hz)
+        began, count, running = clock.now(), 0, True
+        self._held.clear()
+        self.player.start_episode()
+        try:
+            while running:
+                now = clock.now()
+                self._check_rate(rate.observe(now))
+                self._tick(ticks.at(now))
+                count += 1
+                running = self._obey()
+                if duration_s is not None and clock.now() - began >= duration_s:
+                    running = False
+                if running:
+                    pacer.wait()
+        finally:
+            self._count_episode()
+        return RunSummary(
+            ticks=count,
+            seconds=clock.now() - began,
+            held_by_cause=dict(self._held),
+            outages=self.player.outages,
+        )
+
+    def _tick(self, tick: int) -> None:
+        player, key_map = self.player, self._key_map
+        seen = self._robot.get_observation()
+        player.collect(tick)
+        player.ask(tick, lambda: key_map.observation(seen.images, seen.joints, self._task))
+        self._robot.send_action(player.act(tick, seen.joints).values)
+
+    def _obey(self) -> bool:
+        """Do what a person wants; say whether to go on."""
+        if self._keys is not None:
+            self.controls.press(self._keys())
+        for what, text in self.controls.take():
+            if what == "quit":
+                return False
+            if what == "resume":
+                self.player.resume()
+            elif what == "pause":
+                self.player.stop()
+            elif what == "episode":
+                self._count_episode()
+                self.player.start_episode()
+            else:
+                logger.info("task changed: %r", text)
+                self._task = text
+                self.player.change_task()
+        return True
+
+    def _count_episode(self) -> None:
+        self._held.update(self.player.held_by_cause)
+        self.player.end_episode()
+
+    def _check_rate(self, observed: float | None) -> None:
+        if observed is not None:
+            logger.warning(
+                "the loop runs at %.1f Hz, control_hz is %g: reading the robot takes too long",
+                observed,
+                self._hz,
+            )

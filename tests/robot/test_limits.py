@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""No command beyond a joint's range, speed or reach."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from pi05_websocket.errors import ConfigError
+from pi05_websocket.robot.limits import Limits, LimitsConfig, ranges_from_calibration
+
+HZ = 10.0
+LAST = np.array([0.0, 0.0, 50.0], np.float32)
+WANTED = np.array([20.0, -3.0, 90.0], np.float32)
+
+
+def apply(kind: str, config: dict[str, Any], **changed: Any) -> tuple[list[float], tuple[str, ...]]:
+    """Ask for WANTED after LAST at ten ticks a second."""
+    limits = Limits(LimitsConfig(**config), kind, HZ)  # type: ignore[arg-type]
+    facts = {"last": LAST, "measured": LAST, **changed}
+    values, named = limits.apply(WANTED, **facts)
+    return values.tolist(), named
+
+
+@pytest.mark.parametrize(
+    ("kind", "config", "changed", "values", "named"),
+    [
+        ("absolute", {}, {}, [20, -3, 90], ()),
+        ("absolute", {"low": (-1.0,)}, {}, [20, -1, 90], ("joint_limits",)),
+        ("absolute", {"high": (5.0, 5.0, 100.0)}, {}, [5, -3, 90], ("joint_limits",)),
+        ("absolute", {"max_step": (10.0,)}, {}, [10, -3, 60], ("max_step",)),
+        ("absolute", {"max_step": (10.0,)}, {"measured": None}, [20, -3, 90], ()),
+        ("absolute", {"max_velocity": (50.0,)}, {}, [5, -3, 55], ("max_velocity",)),
+        # a loop that was late by a tick may go twice as far
+        ("absolute", {"max_velocity": (50.0,)}, {"ticks": 2}, [10, -3, 60], ("max_velocity",)),
+        # before the first command from where the arm is
+        ("absolute", {"max_velocity": (50.0,)}, {"last": None}, [5, -3, 55], ("max_velocity",)),
+        ("absolute", {"max_velocity": (50.0,)}, {"last": None, "measured": None}, [20, -3, 90], ()),
+        # an arm outside of its range comes back no faster than allowed
+        (
+            "absolute",
+            {"high": (-30.0, 100.0, 100.0), "max_velocity": (50.0,)},
+            {},
+            [-5, -3, 55],
+            ("joint_limits", "max_velocity"),
+        ),
+        # the last value, the gripper, is a target
+        ("delta", {"max_velocity": (50.0,)}, {}, [5, -3, 90], ("max_velocity",)),
+        ("velocity", {"max_velocity": (10.0,)}, {}, [10, -3, 90], ("max_velocity",)),
+        (
+            "torque",
+            {"max_velocity": (1.0,), "max_step": (1.0,), "low": (0.0,)},
+            {},
+            [20, -3, 90],
+            (),
+        ),
+    ],
+)
+def test_limits_by_kind(
+    kind: str, config: dict[str, Any], changed: dict[str, Any], values: list[float], named: Any
+):
+    """Each limit is applied where it means something, and says that it was."""
+    assert apply(kind, config, **changed) == (values, named)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"max_velocity": (0.0,)},
+        {"max_velocity": ()},
+        {"max_step": (1.0, -1.0)},
+        {"low": (1.0,), "high": (1.0,)},
+        {"low": (0.0, 0.0), "high": (1.0, 1.0, 1.0)},
+    ],
+)
+def test_impossible_limits_are_refused(config: dict[str, Any]):
+    """Before anything moves."""
+    with pytest.raises(ConfigError):
+        LimitsConfig(**config)
+
+
+def test_as_many_limits_as_joints():
+    """One for all or one for each; anything else is a mistake."""
+    LimitsConfig(low=(0.0,), high=(1.0,) * 6).check(6)
+
+    with pytest.raises(ConfigError, match="high has 5 values, an action 6"):
+        LimitsConfig(high=(1.0,) * 5).check(6)
+
+
+finite = st.floats(-1e4, 1e4, width=32)
+
+
+@given(
+    values=arrays(np.float32, 3, elements=finite),
+    last=arrays(np.float32, 3, elements=finite),
+    measured=arrays(np.float32, 3, elements=finite),
+    speed=st.floats(0.1, 1000.0),
+    ticks=st.integers(1, 4),
+)
+def test_speed_is_kept_whatever_is_wanted(
+    values: np.ndarray, last: np.ndarray, measured: np.ndarray, speed: float, ticks: int
+):
+    """From command to command no joint goes further than its speed allows, and never to a NaN."""
+    limits = Limits(
+        LimitsConfig(max_velocity=(speed,), max_step=(7.0,), low=(-100.0,), high=(100.0,)),
+        "absolute",
+        HZ,
+    )
+
+    out, _ = limits.apply(values, last=last, measured=measured, ticks=ticks)
+
+    assert np.isfinite(out).all()
+    assert (np.abs(out - last) <= speed / HZ * ticks * (1 + 1e-5) + 1e-2).all()
+
+
+CALIBRATION = {
+    "shoulder_pan": {"id": 1, "range_min": 1000, "range_max": 3000},
+    "gripper": {"id": 6, "range_min": 2000, "range_max": 3400},
+}
+
+
+def test_ranges_of_a_calibration_file():
+    """Degrees count from the middle of the range; a gripper goes from 0 to 100."""
+    ranges = ranges_from_calibration(CALIBRATION, ["shoulder_pan.pos", "gripper"])
+
+    assert ranges[0] == pytest.approx((-87.9, 87.9), abs=0.05)
+    assert ranges[1] == (0.0, 100.0)
+
+
+def test_ranges_of_an_older_lerobot():
+    """Before 0.4.4 the range was -100 to 100."""
+    ranges = ranges_from_calibration(CALIBRATION, ["shoulder_pan"], degrees=False)
+
+    assert ranges == ((-100.0, 100.0),)
+
+
+@pytest.mark.parametrize(
+    ("calibration", "text"),
+    [
+        ({}, "no motor 'gripper'"),
+        ({"gripper": {}}, "no range"),
+        ({"gripper": {"range_min": 5, "range_max": 5}}, "empty range"),
+    ],
+)
+def test_useless_calibrations_are_refused(calibration: dict[str, Any], text: str):
+    """With the joint's name."""
+    with pytest.raises(ConfigError, match=text):
+        ranges_from_calibration(calibration, ["gripper.pos"])

@@ -52,7 +52,7 @@ class Cell:
 
     @property
     def execute(self) -> int:
-        """Rows executed of each chunk where the rule lets one choose: half of them."""
+        """Rows executed of each chunk by a rule that wants to be told: half of them."""
         return self.horizon // 2
 
     @property

@@ -156,7 +156,6 @@ class Bench:
     def _driver(self, cell: Cell, policy: VirtualPolicy) -> Peer | Ours:
         if cell.rule == "ours":
             scheduler = SchedulerConfig(
-                action_horizon=cell.execute,
                 max_age_ticks=_MAX_AGE_TICKS,
                 seam=SeamConfig(kind=cell.seam),  # type: ignore[arg-type]
             )

@@ -53,5 +53,10 @@ class SchedulerConfig:
         return max(1, math.ceil(0.05 * rows), math.ceil(0.25 * rows) - beyond)
 
     def reserve(self, delay: int) -> int:
-        """Return how many rows to have left, at least, when asking: enough for a reply twice as late."""
-        return 0 if self.margin_ticks is not None else 2 * delay + 1
+        """Return how many rows to have left, at least, when asking: enough for a reply twice as late.
+
+        Only where the next chunk takes over at once. With an `action_horizon` it would wait, and its own rows
+        would be the fewer for having been asked for so early.
+        """
+        chosen = self.margin_ticks is not None or self.action_horizon is not None
+        return 0 if chosen else 2 * delay + 1

@@ -26,8 +26,8 @@ episode would begin with a jump over the rows that "passed" while the arm had no
 When a chunk takes over: after `action_horizon` executed rows of the chunk before it, or as soon as that one
 has run out; without an `action_horizon`, as soon as it is there. How it is joined: `seam`.
 
-When to ask: so early that the reply is there by then (`delay`, plus a margin), and that one which takes twice
-as long as expected still finds rows to follow; but not before
+When to ask: so early that the reply is there by then (`delay`, plus a margin), and, without an
+`action_horizon`, that one which takes twice as long still finds rows to follow; but not before
 `min_execution_ticks` after the last observation that was sent: plans that change their mind every few ticks
 finish less often (BridgeQuant-Async: 54 % at 1 row, 89 % at 8). Where the two rules conflict, not starving
 wins.

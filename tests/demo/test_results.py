@@ -13,6 +13,7 @@ def figures(successes: int, latency_ms: float) -> dict[str, Any]:
         "round_trip_ms": {"p50": 8.4, "p99": 16.5},
         "control_hz": 29.8,
         "held_ticks": 0,
+        "held_by_cause": {},
         "ticks": 512,
         "episodes": 5,
         "successes": successes,
@@ -30,6 +31,13 @@ def test_says_what_was_seen_and_what_to_try() -> None:
     assert "so101_follower" in near
     assert near.endswith("with --latency-ms 200.")
     assert far.endswith("with --task belt.")
+
+
+def test_held_ticks_have_causes() -> None:
+    """So that a viewer knows what to change."""
+    held = {**figures(4, 0.0), "held_ticks": 5, "held_by_cause": {"reply_late": 3, "link_down": 2}}
+
+    assert "5 of 512 ticks held: reply late 3, link down 2" in last_words(held, Path("out"))
 
 
 def test_no_success_is_said() -> None:

@@ -43,6 +43,10 @@ COMMANDS: dict[str, Command] = {
         module="pi05_websocket.cli.demo",
         summary="Watch a simulated SO-101 do its task over a policy server, everything on this machine.",
     ),
+    "run": Command(
+        module="pi05_websocket.cli.run",
+        summary="Drive a robot with a policy server, without LeRobot.",
+    ),
     "serve": Command(
         module="pi05_websocket.cli.serve",
         summary="Serve a policy to robots over OpenPI's protocol.",

@@ -21,7 +21,7 @@ JOINT_COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377
 """One for each joint, distinguishable without full colour vision (Paul Tol, bright)."""
 
 _BORDER = "#8a8f98"
-_HELD = "#d62728"
+_HELD_COLOURS = ("#d62728", "#ff7f0e", "#9467bd", "#8c564b", "#1f77b4")
 _SUCCESS, _FAILURE = "#e6f4ea", "#fde7e9"
 
 
@@ -92,23 +92,31 @@ def _joints(axes: Any, ticks: list[TraceLine], robot: list[TraceLine], origin: f
         axes.plot(
             seen_at, [line["values"][joint] for line in measured], color=colour, lw=0.8, alpha=0.6
         )
-    held = [line["time_s"] - origin for line in ticks if line["source"] != "chunk"]
-    if held:
-        axes.plot(
-            held,
-            [0.01] * len(held),
-            "|",
-            color=_HELD,
-            ms=10,
-            transform=axes.get_xaxis_transform(),
-            label="held tick",
-        )
+    _held(axes, ticks, origin)
     axes.plot([], [], color=_BORDER, lw=0.8, ls=(0, (4, 3)), label="a new chunk takes over")
     axes.plot([], [], color="black", lw=0.8, alpha=0.6, label="thin: measured")
     axes.set_ylabel("commanded joints, degrees\n(gripper: 0 closed … 100 open)")
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
     axes.grid(alpha=0.25)
     axes.margins(x=0.01)
+
+
+def _held(axes: Any, ticks: list[TraceLine], origin: float) -> None:
+    """Mark each held tick at the bottom, a row and a colour for each cause."""
+    held: dict[str, list[float]] = {}
+    for line in ticks:
+        if line["source"] != "chunk":
+            held.setdefault(line.get("cause") or "unknown", []).append(line["time_s"] - origin)
+    for row, (cause, times) in enumerate(sorted(held.items())):
+        axes.plot(
+            times,
+            [0.012 + 0.024 * row] * len(times),
+            "|",
+            color=_HELD_COLOURS[row % len(_HELD_COLOURS)],
+            ms=9,
+            transform=axes.get_xaxis_transform(),
+            label=f"held: {cause.replace('_', ' ')} ({len(times)})",
+        )
 
 
 def _latency(axes: Any, story: Story, origin: float) -> None:

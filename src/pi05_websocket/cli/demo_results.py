@@ -98,13 +98,18 @@ class Results:
         )
 
 
+def _why(held_by_cause: Mapping[str, int]) -> str:
+    causes = [f"{cause.replace('_', ' ')} {count}" for cause, count in held_by_cause.items()]
+    return f": {', '.join(causes)}" if causes else ""
+
+
 def last_words(figures: Mapping[str, Any], folder: Path) -> str:
     """Return what the viewer has just seen, and what to try next."""
     trip = figures["round_trip_ms"]
     seen = (
         f"\n{folder}/demo.mp4  plot.png  summary.json\n"
         f"{figures['control_hz']} Hz, round trip {trip['p50']} ms (p99 {trip['p99']} ms), "
-        f"{figures['held_ticks']} of {figures['ticks']} ticks held\n\n"
+        f"{figures['held_ticks']} of {figures['ticks']} ticks held{_why(figures['held_by_cause'])}\n\n"
     )
     if not figures["successes"]:
         return f"{seen}The loop ran, but no cube was picked up within the time limit; watch the video for why."

@@ -8,7 +8,7 @@ live line's figures, and the summary. `Story` is pure; `Tail` reads files.
 from __future__ import annotations
 
 import json
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -76,6 +76,9 @@ class Story:
     outcomes: list[EpisodeOutcome] = field(default_factory=list)
     ticks: int = 0
     held_ticks: int = 0
+    held_by_cause: Counter[str] = field(default_factory=Counter)
+    """Ticks without a row, by why there was none."""
+
     outages: int = 0
     outage: str | None = None
     """Why there are no actions now; None while there are."""
@@ -101,6 +104,8 @@ class Story:
             self._moved_s = line["time_s"]
         self.ticks += 1
         self.held_ticks += held
+        if held:
+            self.held_by_cause[line.get("cause") or "unknown"] += 1
         self.held_s = line["time_s"] - self._moved_s
         self.tick_times.append(line["time_s"])
         self._recent.append(line["time_s"])
@@ -157,6 +162,7 @@ class Story:
             "successes": sum(outcome.success for outcome in counted),
             "ticks": self.ticks,
             "held_ticks": self.held_ticks,
+            "held_by_cause": dict(sorted(self.held_by_cause.items())),
             "round_trip_ms": _percentiles(trips),
             "control_hz": None if rate is None else round(rate, 2),
             "server_ms": _percentiles(servers),

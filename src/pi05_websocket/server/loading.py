@@ -16,7 +16,7 @@ from pi05_websocket.errors import ConfigError
 from pi05_websocket.policy import Policy
 from pi05_websocket.server.replay import load_replay
 
-__all__ = ["load_policy"]
+__all__ = ["load_object", "load_policy"]
 
 _FORMS = (
     "module:factory (a function, a class or an object with infer), lerobot:PATH (a checkpoint), "
@@ -54,8 +54,24 @@ def load_policy(spec: str) -> Policy:
         return load_replay(attribute)
     if module_name == "lerobot":
         return _load_checkpoint(attribute)
-    found = _attribute(_module(module_name, spec), attribute, spec)
-    return _as_policy(found, spec)
+    return _as_policy(load_object(spec), spec)
+
+
+def load_object(spec: str, *, kind: str = "policy") -> Any:
+    """Return what `module:attribute` names; the current directory is searched first.
+
+    Args:
+        spec: Dots go into attributes.
+        kind: What error messages call it.
+
+    Raises:
+        ConfigError: If nothing of that name is there. An error inside the module is raised as it is.
+    """
+    module_name, separator, attribute = spec.partition(":")
+    if not (separator and module_name and attribute):
+        raise ConfigError(f"{kind} {spec!r}: expected module:factory")
+    said = f"{kind} {spec!r}"
+    return _attribute(_module(module_name, said, attribute), attribute, said)
 
 
 def _load_expert() -> Policy:
@@ -77,11 +93,11 @@ def _load_checkpoint(spec: str) -> Policy:
     return policy
 
 
-def _module(name: str, spec: str) -> ModuleType:
+def _module(name: str, said: str, attribute: str) -> ModuleType:
     if name.endswith(".py") or "/" in name:
         dotted = name.removesuffix(".py").strip("./").replace("/", ".")
         raise ConfigError(
-            f"policy {spec!r}: expected a module's name, got a file; write {dotted}:{spec.partition(':')[2]}"
+            f"{said}: expected a module's name, got a file; write {dotted}:{attribute}"
         )
     if os.getcwd() not in sys.path and "" not in sys.path:
         sys.path.insert(0, os.getcwd())
@@ -90,14 +106,14 @@ def _module(name: str, spec: str) -> ModuleType:
     except ModuleNotFoundError as exc:
         if exc.name is not None and f"{name}.".startswith(f"{exc.name}."):
             raise ConfigError(
-                f"policy {spec!r}: there is no module {exc.name!r}, neither installed nor in {os.getcwd()}"
+                f"{said}: there is no module {exc.name!r}, neither installed nor in {os.getcwd()}"
             ) from exc
         raise ConfigError(
-            f"policy {spec!r}: module {name!r} is there, but needs {exc.name!r}, which is not installed"
+            f"{said}: module {name!r} is there, but needs {exc.name!r}, which is not installed"
         ) from exc
 
 
-def _attribute(module: ModuleType, path: str, spec: str) -> Any:
+def _attribute(module: ModuleType, path: str, said: str) -> Any:
     found: Any = module
     for name in path.split("."):
         try:
@@ -105,9 +121,7 @@ def _attribute(module: ModuleType, path: str, spec: str) -> Any:
         except AttributeError:
             where = getattr(found, "__name__", type(found).__name__)
             public = ", ".join(n for n in dir(found) if not n.startswith("_")) or "nothing public"
-            raise ConfigError(
-                f"policy {spec!r}: {where} has no {name!r}; it has {public[:300]}"
-            ) from None
+            raise ConfigError(f"{said}: {where} has no {name!r}; it has {public[:300]}") from None
     return found
 
 

@@ -1,0 +1,248 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`pi05-websocket run`: drive a robot with a policy server, without LeRobot.
+
+In: words. Out: an exit code, and how the run went.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tyro
+
+from pi05_websocket.chunks.config import SchedulerConfig
+from pi05_websocket.chunks.hold import Fallback, HoldConfig, HoldPose
+from pi05_websocket.chunks.resume import ResumeConfig
+from pi05_websocket.chunks.seam import SeamConfig
+from pi05_websocket.cli import EXIT_FAILED, EXIT_OK
+from pi05_websocket.client import ConnectionConfig, RemotePolicy
+from pi05_websocket.client.config import load_headers
+from pi05_websocket.data import Float32Array
+from pi05_websocket.errors import ConfigError
+from pi05_websocket.keymap import KeyMap
+from pi05_websocket.presets import preset
+from pi05_websocket.robot.interface import Robot, RobotReading
+from pi05_websocket.robot.keyboard import Keyboard
+from pi05_websocket.robot.limits import LimitsConfig
+from pi05_websocket.robot.player import PlayerConfig
+from pi05_websocket.robot.runtime import KEYS, RunSummary, Runtime
+from pi05_websocket.robot.trace import Trace
+from pi05_websocket.server.loading import load_object
+
+__all__ = ["RunCommand", "SimulatedRobot", "run"]
+
+_DESCRIPTION = f"""\
+Drive a robot with a policy server, without LeRobot. Keys while it runs: {KEYS}
+
+--robot names your arm: a function or class, called without arguments, that returns an object with
+get_observation() -> RobotReading(images, joints) and send_action(joints); close() is called at the end where
+there is one (docs/howto/without-lerobot.md). `sim` is the simulated SO-101.
+
+examples:
+  pi05-websocket run --robot sim --url ws://localhost:8000 --duration 30
+  pi05-websocket run --robot my_arm:MyArm --url ws://GPU_MACHINE:8000 --keymap droid --control-hz 15
+  pi05-websocket run --robot my_arm:MyArm --max-velocity 60 --max-step 10     a careful first motion
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunCommand:
+    """What to drive, with which server."""
+
+    robot: str = "sim"
+    """module:factory, or sim."""
+
+    url: str = "ws://localhost:8000"
+    """The policy server."""
+
+    task: str = "pick up the red cube"
+    """What to do, in words."""
+
+    keymap: str = "so101"
+    """Names the server's policy uses."""
+
+    cameras: dict[str, str] = field(default_factory=dict)
+    """Robot camera to policy camera, where names differ: `front realsense`."""
+
+    control_hz: float = 30.0
+    """Ticks per second; the rate the policy was trained at."""
+
+    duration: float | None = None
+    """Seconds to run; None: until q or Ctrl-C."""
+
+    timeout: float = 5.0
+    """Longest wait for a reply, in seconds; also the oldest observation that may still move the arm."""
+
+    action_horizon: int | None = None
+    """Rows to execute before the next chunk takes over; None: as soon as it is there."""
+
+    seam: str = "auto"
+    """replace, blend, ensemble, rtc; auto: rtc where offered, else blend for joint targets."""
+
+    fallback: Fallback = "hold"
+    """What to command without a valid action: hold, zero, raise. Zero moves an arm with joint targets."""
+
+    hold_pose: HoldPose = "commanded"
+    """What hold holds: the last target, or the joints as measured when the rows ran out."""
+
+    coast: float = 1.0
+    """Seconds without a row after which only a plan from a fresh observation moves the arm."""
+
+    auto_resume: float = 10.0
+    """Longest pause, in seconds, after which the arm goes on by itself; after a longer one press r."""
+
+    max_velocity: float | None = None
+    """Fastest that any joint's target may move, in action units per second."""
+
+    max_step: float | None = None
+    """Farthest that a target may be from where its joint is measured, in action units."""
+
+    api_key_env: str | None = None
+    """Name of the environment variable that holds the server's key."""
+
+    trace: Path | None = None
+    """Write each tick and exchange here, one JSON object a line."""
+
+    def player(self, key_map: KeyMap) -> PlayerConfig:
+        """Return these settings as the player's."""
+        hz, absolute = self.control_hz, key_map.action_kind == "absolute"
+        if not hz > 0:
+            raise ConfigError(f"control_hz={hz}: must be more than 0")
+        joined = "blend" if absolute else "replace"
+        return PlayerConfig(
+            scheduler=SchedulerConfig(
+                action_horizon=self.action_horizon,
+                max_age_ticks=max(1, round(self.timeout * hz)),
+                seam=SeamConfig(kind=joined if self.seam == "auto" else self.seam),  # type: ignore[arg-type]
+            ),
+            fallback=self.fallback,
+            action_kind=key_map.action_kind,
+            hold=HoldConfig(
+                pose=self.hold_pose,
+                coast_ticks=round(self.coast * hz),
+                auto_resume_ticks=round(self.auto_resume * hz),
+            ),
+            resume=ResumeConfig(max_ticks=max(1, round(hz))),
+            limits=LimitsConfig(
+                max_velocity=None if self.max_velocity is None else (self.max_velocity,),
+                max_step=None if self.max_step is None else (self.max_step,),
+            ),
+            action_dim=key_map.action_dim,
+            use_rtc=self.seam in ("auto", "rtc"),
+            control_hz=hz,
+        )
+
+
+class SimulatedRobot:
+    """The simulated SO-101 as `Runtime` drives it."""
+
+    def __init__(self) -> None:
+        try:
+            from pi05_websocket.sim.arm import JOINTS
+            from pi05_websocket.sim.so101 import CAMERA_SHAPES, SimConfig, SimSO101
+        except ImportError as exc:
+            raise ConfigError(
+                f"--robot sim needs {exc.name or exc}: pip install 'lerobot_policy_pi05_websocket[sim]'"
+            ) from exc
+        self._joints, self._cameras = JOINTS, tuple(CAMERA_SHAPES)
+        self._sim: Any = SimSO101(SimConfig())
+
+    def get_observation(self) -> RobotReading:
+        """Return both images and the six joints."""
+        seen = self._sim.get_observation()
+        joints = np.array([seen[f"{name}.pos"] for name in self._joints], np.float32)
+        return RobotReading({name: seen[name] for name in self._cameras}, joints)
+
+    def send_action(self, values: Float32Array, /) -> None:
+        """Command six joint targets."""
+        self._sim.send_action(values)
+
+    def close(self) -> None:
+        """Free the simulator."""
+        self._sim.close()
+
+
+def run(argv: list[str]) -> int:
+    """Run the command."""
+    try:
+        command = tyro.cli(
+            RunCommand, args=argv, prog="pi05-websocket run", description=_DESCRIPTION
+        )
+    except SystemExit as exc:  # tyro has printed its help or what is wrong
+        return exc.code if isinstance(exc.code, int) else EXIT_FAILED
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    key_map = preset(command.keymap).with_cameras(command.cameras)
+    player = command.player(key_map)
+    connection = ConnectionConfig(
+        url=command.url,
+        request_timeout=command.timeout,
+        headers=load_headers(api_key_env=command.api_key_env),
+    )
+    with (
+        _robot(command.robot) as robot,
+        RemotePolicy(config=connection, wait_for_server=0) as policy,
+        contextlib.closing(Trace(command.trace)) as trace,
+        Keyboard() as keyboard,
+    ):
+        if keyboard.on:
+            print(KEYS, flush=True)
+        runtime = Runtime(
+            robot,
+            policy,
+            key_map,
+            player,
+            task=command.task,
+            keys=keyboard.keys if keyboard.on else None,
+            trace=trace,
+        )
+        with _ctrl_c_quits(runtime.controls.quit):
+            summary = runtime.run(command.duration)
+    print(words(summary))
+    return EXIT_OK
+
+
+def words(summary: RunSummary) -> str:
+    """Return how a run went, as people read it."""
+    rate = summary.ticks / summary.seconds if summary.seconds else 0.0
+    causes = [f"{name.replace('_', ' ')} {count}" for name, count in summary.held_by_cause.items()]
+    return (
+        f"{summary.ticks} ticks in {summary.seconds:.1f} s: {rate:.1f} Hz; held {summary.held_ticks}"
+        f"{': ' + ', '.join(causes) if causes else ''}; outages {summary.outages}"
+    )
+
+
+@contextlib.contextmanager
+def _robot(spec: str) -> Iterator[Robot]:
+    """Make the robot; close it at the end, whatever ended the run."""
+    if spec == "sim":
+        robot: Any = SimulatedRobot()
+    else:
+        found = load_object(spec, kind="robot")
+        robot = found() if callable(found) else found
+    for method in ("get_observation", "send_action"):
+        if not callable(getattr(robot, method, None)):
+            raise ConfigError(f"robot {spec!r}: expected {method}(), got {type(robot).__name__}")
+    try:
+        yield robot
+    finally:
+        close = getattr(robot, "close", None)
+        if callable(close):
+            close()
+
+
+@contextlib.contextmanager
+def _ctrl_c_quits(quit_: Callable[[], None]) -> Iterator[None]:
+    """Let Ctrl-C end the loop between two ticks instead of in the middle of one."""
+    import signal
+
+    before = signal.signal(signal.SIGINT, lambda *_: quit_())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

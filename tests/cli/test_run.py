@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`pi05-websocket run`: a robot of one's own against a real server, in process."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pi05_websocket.chunks.seam import SeamConfig
+from pi05_websocket.cli import main
+from pi05_websocket.cli.run import RunCommand, words
+from pi05_websocket.errors import ConfigError
+from pi05_websocket.presets import preset
+from pi05_websocket.robot.runtime import RunSummary
+from pi05_websocket.server import WebsocketPolicyServer
+
+ARM = """
+import numpy as np
+from pi05_websocket.robot.interface import RobotReading
+
+class Arm:
+    closed = 0
+    commands = []
+
+    def get_observation(self):
+        images = {"wrist2": np.zeros((224, 224, 3), np.uint8), "realsense": np.zeros((480, 640, 3), np.uint8)}
+        joints = self.commands[-1] if self.commands else np.zeros(6, np.float32)
+        return RobotReading(images, joints)
+
+    def send_action(self, values):
+        self.commands.append(values)
+
+    def close(self):
+        Arm.closed += 1
+
+class Half:
+    def get_observation(self):
+        pass
+"""
+
+
+class Onwards:
+    """Ten rows onwards from where the arm is."""
+
+    def infer(self, observation: dict[str, Any]) -> dict[str, Any]:
+        """Answer."""
+        state = np.asarray(observation["observation/state"], np.float32)
+        return {"actions": state + np.arange(10)[:, None].astype(np.float32)}
+
+
+@pytest.fixture
+def arm(tmp_path: Path, monkeypatch) -> Iterator[Any]:
+    """Put a module with an arm where commands look for it."""
+    (tmp_path / "my_arm.py").write_text(ARM)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    import my_arm
+
+    yield my_arm.Arm
+    del sys.modules["my_arm"]
+
+
+@pytest.fixture
+def server() -> Iterator[WebsocketPolicyServer]:
+    """Serve."""
+    with WebsocketPolicyServer(Onwards(), "127.0.0.1", 0) as running:
+        yield running
+
+
+def test_drives_an_arm_of_ones_own(arm, server: WebsocketPolicyServer, capsys, tmp_path: Path):
+    """It moves, says how it went, and the arm is closed."""
+    code = main(
+        [
+            "run",
+            "--robot",
+            "my_arm:Arm",
+            "--url",
+            server.url,
+            "--duration",
+            "1.0",
+            "--trace",
+            "t.jsonl",
+        ]
+    )
+
+    assert code == 0
+    assert arm.closed == 1
+    assert arm.commands[-1][0] > 5
+    assert "Hz; held" in capsys.readouterr().out
+    assert '"kind": "tick"' in (tmp_path / "t.jsonl").read_text()
+
+
+@pytest.mark.parametrize(
+    ("robot", "text"),
+    [
+        ("my_arm", "expected module:factory"),
+        ("my_arm:Leg", "has no 'Leg'"),
+        ("no_arm:Arm", "no module 'no_arm'"),
+        ("my_arm:Half", "expected send_action()"),
+    ],
+)
+def test_what_is_no_robot_is_refused(arm, robot: str, text: str, capsys):
+    """With the reason, before anything connects."""
+    assert main(["run", "--robot", robot]) == 2
+    assert text in capsys.readouterr().err
+
+
+def test_settings_reach_the_player():
+    """Seconds become ticks, `auto` becomes a seam."""
+    command = RunCommand(
+        control_hz=10, coast=2, auto_resume=5, max_velocity=30, max_step=7, action_horizon=4
+    )
+    player = command.player(preset("so101"))
+
+    assert player.hold.coast_ticks == 20
+    assert player.hold.auto_resume_ticks == 50
+    assert player.limits.max_velocity == (30,)
+    assert player.limits.max_step == (7,)
+    assert player.scheduler.seam == SeamConfig(kind="blend")
+    assert player.scheduler.action_horizon == 4
+    assert RunCommand().player(preset("libero")).scheduler.seam.kind == "replace"
+
+
+def test_a_rate_of_zero_is_refused():
+    """Before anything moves."""
+    with pytest.raises(ConfigError):
+        RunCommand(control_hz=0).player(preset("so101"))
+
+
+def test_a_run_without_a_pause_says_so():
+    """No list of causes where nothing was held."""
+    summary = RunSummary(ticks=30, seconds=1.0, held_by_cause={}, outages=0)
+
+    assert words(summary) == "30 ticks in 1.0 s: 30.0 Hz; held 0; outages 0"
+
+
+def test_help_teaches(capsys):
+    """The keys, the robot's two methods, examples."""
+    assert main(["run", "--help"]) == 0
+    said = capsys.readouterr().out
+
+    for word in ("r: go on", "get_observation", "--robot sim", "--max-velocity"):
+        assert word in said

@@ -132,13 +132,13 @@ def _slow(now: Situation, age_s: float) -> Cause:
             "server_busy",
             f"the server is busy: of {usual:.2f} s the last request waited {now.queue_s:.2f} s in its queue",
         )
-    if age_s > usual:
-        return Cause("reply_late", f"reply late by {age_s - usual:.2f} s ({usual:.2f} s are usual)")
-    if now.before is not None:
+    if now.before is not None and age_s <= 2 * usual:
         return Cause(
             now.before,
             f"after {now.before.replace('_', ' ')}: a new chunk is under way for {age_s:.2f} s",
         )
+    if age_s > usual:
+        return Cause("reply_late", f"reply late by {age_s - usual:.2f} s ({usual:.2f} s are usual)")
     return Cause(
         "asked_late", f"asked too late: the reply is under way for {age_s:.2f} s of {usual:.2f} s"
     )
@@ -153,4 +153,4 @@ def _kind(failure: Pi05WebsocketError) -> CauseName:
 
 
 def _clause(error: Pi05WebsocketError) -> str:
-    return str(error).rstrip(".?! ")
+    return str(error).rstrip(". ")

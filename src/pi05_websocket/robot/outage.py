@@ -91,9 +91,9 @@ class Outage:
         if self._fallback == "hold" and not commanded:
             what = "Holding the measured pose"
         logger.warning(
-            "%sno valid actions: %s. %s until it recovers.",
+            "%sno valid actions: %s %s until it recovers.",
             self._name,
-            str(error).rstrip(".?! "),
+            _sentence(str(error)),
             what,
         )
         detail = getattr(error, "detail", "")
@@ -112,7 +112,7 @@ class Outage:
             self._told_of_hold = True
             if self._since is None:
                 logger.warning("%sno row for this tick: %s", self._name, cause.text)
-        elif changed and cause.name != "stopped":
+        elif changed and self._since is not None and cause.name != "stopped":
             logger.info("%sstill without actions: %s", self._name, cause.text)
         self.show_progress()
 
@@ -122,20 +122,20 @@ class Outage:
             logger.warning("%sSTOP: %s. To go on: %s", self._name, cause.text, self._how_to_resume)
         elif latched:
             logger.error(
-                "%sSTOP after %.1f s without actions: %s. The arm holds, whatever comes now. To let it move "
+                "%sSTOP after %.1f s without actions: %s The arm holds, whatever comes now. To let it move "
                 "again: %s",
                 self._name,
                 seconds,
-                cause.text,
+                _sentence(cause.text),
                 self._how_to_resume,
             )
         else:
             logger.warning(
-                "%sSTOP after %.1f s without actions: %s. The arm holds; it goes on with a plan from a fresh "
+                "%sSTOP after %.1f s without actions: %s The arm holds; it goes on with a plan from a fresh "
                 "observation",
                 self._name,
                 seconds,
-                cause.text,
+                _sentence(cause.text),
             )
 
     def resumed(self) -> None:
@@ -199,6 +199,12 @@ class Outage:
     def waited_s(self) -> float:
         """Seconds since a chunk is waited for."""
         return self._clock.now() - self._waiting_since
+
+
+def _sentence(text: str) -> str:
+    """Return a text with one mark at its end."""
+    text = text.rstrip(". ")
+    return text if text.endswith(("?", "!")) else f"{text}."
 
 
 def next_progress(waited_s: float) -> float:

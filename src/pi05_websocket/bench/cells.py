@@ -81,6 +81,8 @@ class Episode:
     reaction_s: float | None = None
     """From a change of the scene to the first command planned from an observation that shows it, on average
     over all moments of the motion at which the scene could change."""
+    round_trips_ms: list[float] = field(default_factory=list)
+    """Of each request, from sending to the reply's arrival, inference included."""
 
 
 def cells(

@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """One episode of one cell: the simulated arm, a rule, a modelled link, and what is to be counted.
 
-A shell around the simulator, on a virtual clock: an episode takes a tenth of its length. The rule "ours" is the
-real `ActionPlayer`, driven tick by tick as the plugin drives it.
+A shell around the simulator, on a virtual clock: an episode takes a tenth of its length; `bench.real` lets it run
+on the machine's clock and over real sockets. The rule "ours" is the real `ActionPlayer`, driven tick by tick as
+the plugin drives it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,12 +17,14 @@ import numpy.typing as npt
 
 from pi05_websocket.bench.cells import CONTROL_HZ, Cell, Episode
 from pi05_websocket.bench.rules import AskAndWait, Played, QueueEngine, Rule
-from pi05_websocket.bench.virtual import VirtualExchange, VirtualPolicy
+from pi05_websocket.bench.virtual import VirtualPolicy
 from pi05_websocket.chunks.config import SchedulerConfig
 from pi05_websocket.chunks.seam import SeamConfig
+from pi05_websocket.clock import Clock
 from pi05_websocket.data import Float32Array, Observation
 from pi05_websocket.keymap import KeyMap
 from pi05_websocket.presets import preset
+from pi05_websocket.robot.interface import PendingExchange, RequestPolicy
 from pi05_websocket.robot.player import ActionPlayer, PlayerConfig
 from pi05_websocket.sim.arm import GRIPPER, JOINTS
 from pi05_websocket.sim.episodes import EpisodeEvent, EpisodeRules
@@ -28,8 +32,9 @@ from pi05_websocket.sim.expert import ExpertPolicy
 from pi05_websocket.sim.so101 import CAMERA_SHAPES, SimConfig, SimSO101
 from pi05_websocket.sim.tasks import make_task
 from pi05_websocket.testing import FakeClock
+from pi05_websocket.wire.messages import read_actions
 
-__all__ = ["Bench", "Ours", "Peer", "velocity_jumps"]
+__all__ = ["Bench", "Ours", "Peer", "Record", "velocity_jumps"]
 
 _NEVER_MOVED_S = 10.0
 """Virtual seconds after which an arm that has not moved at all has failed."""
@@ -43,12 +48,11 @@ class Peer:
     Args:
         rule: Decides.
         policy: Where it asks.
-        clock: Virtual time.
     """
 
-    def __init__(self, rule: Rule, policy: VirtualPolicy, clock: FakeClock) -> None:
-        self._rule, self._policy, self._clock = rule, policy, clock
-        self._under_way: VirtualExchange | None = None
+    def __init__(self, rule: Rule, policy: RequestPolicy) -> None:
+        self._rule, self._policy = rule, policy
+        self._under_way: PendingExchange | None = None
         self._seq = -1
 
     def step(self, tick: int, observe: Callable[[], Observation]) -> Played | None:
@@ -56,8 +60,9 @@ class Peer:
         exchange = self._under_way
         if exchange is not None and exchange.done():
             self._under_way = None
-            latency = exchange.arrives_at - exchange.sent_at
-            self._rule.arrived(self._seq, exchange.rows, tick, latency)
+            reply = exchange.result(0)
+            rows = read_actions(reply.value, action_dim=len(JOINTS))
+            self._rule.arrived(self._seq, rows, tick, reply.received_at - exchange.sent_at)
         if self._under_way is None and self._rule.wants(tick):
             self._seq += 1
             self._rule.asked(self._seq, tick)
@@ -94,10 +99,13 @@ class Bench:
     Args:
         task: `cube` or `belt`.
         belt_speed: Metres per second; None: the task's own.
+        clock: What the arm lives on; None: a virtual one.
     """
 
-    def __init__(self, task: str, *, belt_speed: float | None = None) -> None:
-        self._clock = FakeClock()
+    def __init__(
+        self, task: str, *, belt_speed: float | None = None, clock: Clock | None = None
+    ) -> None:
+        self._clock = FakeClock() if clock is None else clock
         self._task = make_task(task, belt_speed=belt_speed)
         self._events: list[EpisodeEvent] = []
         self._sim = SimSO101(
@@ -119,21 +127,27 @@ class Bench:
         self._sim.close()
 
     def run(self, cell: Cell, seed: int) -> Episode:
-        """Run one seed of a cell to its end."""
+        """Run one seed of a cell to its end, over the modelled link."""
+        record = Record()
+        policy = VirtualPolicy(record.keeping(self._rows(cell)), cell.link, self._clock, seed=seed)
+        episode = self.play(cell, seed, policy, record)
+        trips = [1000 * (exchange.arrives_at - exchange.sent_at) for exchange in policy.exchanges]
+        return replace(episode, round_trips_ms=[round(trip, 2) for trip in trips])
+
+    def play(self, cell: Cell, seed: int, policy: RequestPolicy, record: Record) -> Episode:
+        """Run one seed of a cell to its end with any policy, which tells `record` what it sees and plans."""
         self._sim.reset(seed)
         self._events.clear()
-        record = _Record()
-        policy = VirtualPolicy(record.keeping(self._rows(cell)), cell.link, self._clock, seed=seed)
         driver = self._driver(cell, policy)
         began, tick = self._clock.now(), 0
         while not self._over(began):
-            record.tick = tick
+            record.begin_tick(tick, began + tick / CONTROL_HZ)
             played = driver.step(tick, self._observe)
             record.take(played)
             if played is not None:
                 self._sim.send_action(played.values)
-            tick += 1
-            # From the beginning, so that no error adds up.
+            # From the beginning, so that no error adds up. A real clock may have gone further: skipped.
+            tick = max(tick + 1, int((self._clock.now() - began) * CONTROL_HZ))
             self._clock.sleep(max(0.0, began + tick / CONTROL_HZ - self._clock.now()))
             self._sim.get_joints()
         ended = next((event for event in self._events if event.kind == "ended"), None)
@@ -153,7 +167,7 @@ class Bench:
         moved = any(event.kind == "began" for event in self._events)
         return not moved and self._clock.now() - began > _NEVER_MOVED_S
 
-    def _driver(self, cell: Cell, policy: VirtualPolicy) -> Peer | Ours:
+    def _driver(self, cell: Cell, policy: RequestPolicy) -> Peer | Ours:
         if cell.rule == "ours":
             scheduler = SchedulerConfig(
                 max_age_ticks=_MAX_AGE_TICKS,
@@ -166,7 +180,7 @@ class Bench:
             rule = QueueEngine(CONTROL_HZ)
         else:
             rule = AskAndWait(cell.execute if cell.rule == "openpi" else cell.horizon)
-        return Peer(rule, policy, self._clock)
+        return Peer(rule, policy)
 
     def _measure(self) -> Float32Array:
         joints = self._sim.get_joints()
@@ -179,11 +193,15 @@ class Bench:
         return self._key_map.observation(images, state, self._task.prompt)
 
 
-class _Record:
+class Record:
     """Keeps what an episode is judged by."""
 
     def __init__(self) -> None:
-        self.tick = 0
+        self.tick = -1
+        self.tick_at = 0.0
+        """When the tick was due, seconds on the arm's clock."""
+        self.late_ticks = 0
+        """Ticks that were skipped, because the loop was not ready for them in time."""
         self._commands: list[npt.NDArray[np.float64]] = []
         self._observed_at: list[int] = []
         self._planned_from: list[int | None] = []
@@ -199,12 +217,25 @@ class _Record:
         """Return the policy, its observations' ticks and its rows noted."""
 
         def infer(seen: Observation) -> Float32Array:
-            self._observed_at.append(self.tick)
+            self.asked()
             rows = policy(seen)
-            self._row_jumps.extend(velocity_jumps(rows[:, :GRIPPER]))
+            self.planned(rows)
             return rows
 
         return infer
+
+    def begin_tick(self, tick: int, due: float) -> None:
+        """Note which tick it is."""
+        self.late_ticks += tick - self.tick - 1
+        self.tick, self.tick_at = tick, due
+
+    def asked(self) -> None:
+        """Note that the present tick's observation is sent."""
+        self._observed_at.append(self.tick)
+
+    def planned(self, rows: Float32Array) -> None:
+        """Note the rows of a chunk as the policy gave them."""
+        self._row_jumps.extend(velocity_jumps(rows[:, :GRIPPER]))
 
     def take(self, played: Played | None) -> None:
         """Note what was commanded at this tick."""

@@ -16,7 +16,7 @@ import pytest
 from pi05_websocket.bench import runner
 from pi05_websocket.bench.cells import Cell
 from pi05_websocket.bench.episodes import Bench, velocity_jumps
-from pi05_websocket.bench.links import LINKS
+from pi05_websocket.bench.links import LINKS, Link, make_link
 from pi05_websocket.bench.runner import Store, run
 from pi05_websocket.bench.virtual import VirtualPolicy
 from pi05_websocket.cli import main
@@ -26,9 +26,14 @@ from pi05_websocket.testing import FakeClock
 pytestmark = pytest.mark.sim
 
 
-def cell(rule: str, link: str = "wan", seam: str = "replace", horizon: int = 50) -> Cell:
+CLEAN = make_link("wan", loss=0.0)
+"""200 ms and its jitter, without loss."""
+
+
+def cell(rule: str, link: str | Link = "wan", seam: str = "replace", horizon: int = 50) -> Cell:
     """Return a cell of the belt."""
-    return Cell(task="belt", horizon=horizon, link=LINKS[link], rule=rule, seam=seam)  # type: ignore[arg-type]
+    network = LINKS[link] if isinstance(link, str) else link
+    return Cell(task="belt", horizon=horizon, link=network, rule=rule, seam=seam)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
@@ -41,11 +46,23 @@ def bench() -> Iterator[Bench]:
 def test_ours_neither_stops_nor_steps_at_200_ms(bench: Bench):
     """The aim, for a few seeds: picked up, no held tick, seams no rougher than the plan itself."""
     for seed in range(3):
-        episode = bench.run(cell("ours", seam="blend"), seed)
+        episode = bench.run(cell("ours", CLEAN, seam="blend"), seed)
 
         assert episode.success
         assert episode.held_ticks == 0
         assert episode.requests >= 3
+        assert len(episode.round_trips_ms) == episode.requests
+        assert min(episode.round_trips_ms) > 250
+        assert max(episode.seam_jumps) <= 1.2 * episode.row_jumps
+
+
+def test_ours_does_not_step_where_segments_are_lost(bench: Bench):
+    """At 1 % a reply may come after the last row: a hold, but no jump and no failure."""
+    for seed in range(3):
+        episode = bench.run(cell("ours", seam="blend"), seed)
+
+        assert episode.success
+        assert episode.held_ticks < 0.3 * episode.ticks
         assert max(episode.seam_jumps) <= 1.2 * episode.row_jumps
 
 

@@ -42,12 +42,38 @@ def test_jitter_only_adds_and_has_the_stated_spread():
 
 
 def test_a_loss_costs_round_trips():
-    """Of 740 segments at 1 % some are always lost: at least one round trip more; seldom many."""
+    """Of 740 segments at 1 % some are always lost: a round trip to resend, and one of slower sending."""
     link = Link(name="x", rtt_ms=200, loss=0.01, mbit=10_000)
     each = [took - 0.1 for took in times(link, 1_072_400)]
 
-    assert 0.199 < statistics.median(each) < 0.41
+    assert 0.399 < statistics.median(each) < 0.61
     assert max(each) < 2.0
+
+
+@pytest.mark.parametrize(
+    ("nbytes", "rtt_ms", "expected"),
+    [
+        (1_072_400, 200, 0.110),  # half a round trip, not the millisecond its bytes would take
+        (40_000, 200, 0.110),  # whatever its size
+        (14_480, 200, 0.0),  # but for what the initial window carries
+        (1_072_400, 1, 0.00086),  # and for where half a round trip is less than the bytes take
+    ],
+)
+def test_a_message_is_spread_over_half_a_round_trip(nbytes: int, rtt_ms: float, expected: float):
+    """The kernel paces by what it has seen arrive, and it has never seen more than a message at a time."""
+    link = Link(name="x", rtt_ms=rtt_ms, mbit=10_000)
+    each = [took - rtt_ms / 2000 for took in times(link, nbytes, 5)]
+
+    assert statistics.median(each) == pytest.approx(expected, abs=2e-5)
+
+
+def test_pacing_under_loss_feels_the_jitter_of_several_round_trips():
+    """A message that is lost in part sees more of the queues on the way than one that is not."""
+    clean = Link(name="x", rtt_ms=200, jitter_ms=50, mbit=100)
+    lossy = Link(name="x", rtt_ms=200, jitter_ms=50, mbit=100, loss=0.01)
+    extra = [statistics.median(times(link, 1_072_400)) for link in (clean, lossy)]
+
+    assert extra[1] - extra[0] == pytest.approx(0.1 + 0.16 + 0.2, abs=0.06)
 
 
 def test_a_small_message_is_seldom_lost_and_then_stalls_for_a_probe():

@@ -3,7 +3,7 @@
 
 A message of n bytes over TCP is modelled as
 
-    way (half the round trip, and jitter) + n * 8 / rate + what losses cost
+    way (half the round trip, and jitter) + sending (n * 8 / rate, or pacing if that is more) + what losses cost
 
 Losses: each of the n / 1448 segments is lost with probability `loss`. A connection with selective
 acknowledgements (RFC 2018, RFC 6675) resends what is missing one round trip later, as often as it is lost
@@ -11,10 +11,17 @@ again. Where the last segment is lost, nothing behind it tells the sender: then 
 round trips, at least 10 ms (RFC 8985), or, if that is lost too, the retransmission timer of at least 200 ms
 (Linux). Messages stay in order: one that stalls holds up those behind it.
 
-Not modelled: a congestion window that shrinks with every loss. CUBIC and Reno carry about 1.22 * 1448 B /
-(RTT * sqrt(loss)) (Mathis et al. 1997): 0.7 Mbit/s at 200 ms and 1 %, ten seconds for one raw observation.
-Over such a link images are to be compressed, or the kernel set to BBR, which does not take random loss for
-congestion.
+Pacing: BBR sends at the rate that it has seen arrive, and of a connection that asks and waits it sees a message
+and then a pause. So a message is spread over half a round trip, however few its bytes are; where segments were
+lost, over a whole one and the jitter of further ones. Both shares are measured, with `bench real`, on Linux
+6.18's BBR over TUN, 30 to 400 ms, 0 to 1 % loss, 40 kB to 1 MB: medians are within 15 %. Messages that fit into
+the initial window of ten segments (RFC 6928) are sent at once.
+
+Not modelled: the first message of a connection, which takes six round trips more for a raw observation, and
+twice that under loss; a robot's connection outlives its episodes. Nor a congestion window that shrinks with
+every loss: CUBIC and Reno carry about 1.22 * 1448 B / (RTT * sqrt(loss)) (Mathis et al. 1997), 0.7 Mbit/s at
+200 ms and 1 %, ten seconds for one raw observation. Over such a link images are to be compressed, or the kernel
+set to BBR, which does not take random loss for congestion.
 """
 
 from __future__ import annotations
@@ -30,6 +37,14 @@ __all__ = ["LINKS", "Link", "Path", "make_link"]
 _SEGMENT_BYTES = 1448
 _MIN_RTO_S = 0.2
 _MIN_PROBE_S = 0.01
+_INITIAL_WINDOW = 10
+_REMEMBERED = 100
+"""Segments whose loss BBR still feels, at least: it keeps ten round trips in mind."""
+_SPREAD, _SPREAD_BY_LOSS = 0.55, 0.5
+"""Round trips over which a message is spread, and how many more after a loss. At 200 ms without jitter the
+medians of 50 observations fit 0.55, at 100 as at 1000 Mbit/s, and 1.05 with 1 % loss."""
+_JITTERS = 4.5
+"""Whose jitter adds to that, in draws: fitted to 50 observations each at 100, 200 and 400 ms with jitter."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,16 +136,28 @@ class Path:
     def arrival(self, now: float, nbytes: int) -> float:
         """Return the second at which a message of `nbytes` that is sent at `now` is there as a whole."""
         link = self._link
-        sent = max(now, self._free_at) + nbytes * 8 / (link.mbit * 1e6)
+        sending = max(nbytes * 8 / (link.mbit * 1e6), self._pacing(nbytes))
+        sent = max(now, self._free_at) + sending
         self._free_at = sent
         there = sent + link.rtt_ms / 2000 + self._jitter() + self._stall(nbytes)
         self._last_arrival = max(self._last_arrival, there)
         return self._last_arrival
 
-    def _jitter(self) -> float:
+    def _jitter(self, draws: float = 1.0) -> float:
         """Return what queues on the way add: gamma with the link's deviation, half of the variance each way."""
         deviation = self._link.jitter_ms / 1000 / math.sqrt(2)
-        return self._random.gammavariate(1.0, deviation) if deviation else 0.0
+        return self._random.gammavariate(draws, deviation) if deviation else 0.0
+
+    def _pacing(self, nbytes: int) -> float:
+        """Return over how long the kernel spreads a message, whatever the link's rate."""
+        segments, rtt = math.ceil(nbytes / _SEGMENT_BYTES), self._link.rtt_ms / 1000
+        if segments <= _INITIAL_WINDOW:
+            return 0.0
+        spread = _SPREAD * rtt
+        felt = 1 - (1 - self._link.loss) ** max(segments, _REMEMBERED)
+        if self._random.random() < felt:
+            spread += _SPREAD_BY_LOSS * rtt + self._jitter(_JITTERS)
+        return spread
 
     def _stall(self, nbytes: int) -> float:
         link, rtt = self._link, self._link.rtt_ms / 1000

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """One episode of one cell: the simulated arm, a rule, a modelled link, and what is to be counted.
 
-A shell around the simulator, on a virtual clock: an episode takes a tenth of its length; `bench.real` lets it run
-on the machine's clock and over real sockets. The rule "ours" is the real `ActionPlayer`, driven tick by tick as
-the plugin drives it.
+A shell around the simulator, on a virtual clock: an episode takes a tenth of its length; `bench.real` lets it
+run on the machine's clock and over real sockets. The rule "ours" is the real `ActionPlayer`, driven tick by
+tick as the plugin drives it.
 """
 
 from __future__ import annotations
@@ -252,6 +252,11 @@ class Record:
         self._planned_from.append(self._observed_at[played.seq])
         self._last = played
 
+    @property
+    def row_jumps(self) -> float:
+        """The 99th percentile of the changes of velocity inside the chunks; 0 without any."""
+        return round(float(np.quantile(self._row_jumps, 0.99)), 3) if self._row_jumps else 0.0
+
     def episode(self, cell: Cell, seed: int, *, success: bool, time_s: float) -> Episode:
         """Return the episode's figures."""
         jumps = velocity_jumps(np.array(self._commands)) if len(self._commands) > 2 else []
@@ -268,9 +273,7 @@ class Record:
             held_ticks=self._held,
             requests=len(self._observed_at),
             seam_jumps=[round(jump, 3) for jump in at_seams],
-            row_jumps=round(float(np.quantile(self._row_jumps, 0.99)), 3)
-            if self._row_jumps
-            else 0.0,
+            row_jumps=self.row_jumps,
             reaction_s=self._reaction(),
         )
 

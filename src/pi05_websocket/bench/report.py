@@ -19,7 +19,7 @@ from pi05_websocket.bench.links import LINKS
 from pi05_websocket.sim.stats import wilson_interval
 from pi05_websocket.sim.tasks import BELT_SPEED
 
-__all__ = ["aim", "paired_difference", "plot", "table", "write_results"]
+__all__ = ["aim", "facts", "paired_difference", "plot", "table", "write_results"]
 
 _NAMES = {
     "openpi": "OpenPI ActionChunkBroker",
@@ -181,7 +181,12 @@ def _draw_bounds(axes: Any, task: str, horizon: int) -> None:
 
 def write_results(path: Path, figures: Sequence[Figures]) -> None:
     """Write `results.json`: the cells, with commit and machine."""
-    facts = {
+    path.write_text(json.dumps({**facts(), "cells": [dict(f) for f in figures]}, indent=1) + "\n")
+
+
+def facts() -> dict[str, Any]:
+    """Return by what, where and under which conditions figures are measured."""
+    return {
         "commit": _commit(),
         "machine": f"{platform.system()} {platform.machine()}, {_cores()} cores, "
         f"Python {platform.python_version()}",
@@ -189,9 +194,7 @@ def write_results(path: Path, figures: Sequence[Figures]) -> None:
         "compute_ms": COMPUTE_MS,
         "belt_speed": BELT_SPEED,
         "links": {name: repr(link) for name, link in LINKS.items()},
-        "cells": [dict(f) for f in figures],
     }
-    path.write_text(json.dumps(facts, indent=1) + "\n")
 
 
 def _cores() -> int:

@@ -29,15 +29,20 @@ _benches: dict[str, Bench] = {}
 
 
 class Store:
-    """Episodes in a JSON-lines file: appended one by one, so that nothing is lost to an interruption."""
+    """Episodes in a JSON-lines file: appended one by one, so that nothing is lost to an interruption.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        path: The file.
+        kind: What its lines become.
+    """
+
+    def __init__(self, path: Path, kind: type[Episode] = Episode) -> None:
         self._path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         self.episodes: dict[tuple[str, int], Episode] = {}
         for line in path.read_text().splitlines() if path.exists() else ():
             with contextlib.suppress(ValueError, TypeError):  # the last line of an interrupted run
-                self._keep(Episode(**json.loads(line)))
+                self._keep(kind(**json.loads(line)))
 
     def __repr__(self) -> str:
         return f"<Store {self._path} {len(self.episodes)} episodes>"

@@ -16,11 +16,11 @@ from pi05_websocket.clock import Clock
 from pi05_websocket.data import Float32Array, Observation, ServerMetadata
 from pi05_websocket.errors import DeadlineExceeded, Pi05WebsocketError
 
-__all__ = ["OBSERVATION_BYTES", "VirtualExchange", "VirtualPolicy"]
+__all__ = ["OBSERVATION_BYTES", "REPLY_BYTES", "VirtualExchange", "VirtualPolicy"]
 
 OBSERVATION_BYTES = 1_072_400
 """The mission's observation on the wire: 480x640 and 224x224 pixels, raw."""
-_REPLY_BYTES = 1400
+REPLY_BYTES = 1400
 """50 rows of six float32 and the keys around them."""
 _LIMIT_S = 5.0
 
@@ -30,7 +30,7 @@ class _Reply:
 
     def __init__(self, value: dict[str, Any], received_at: float) -> None:
         self.value = value
-        self.nbytes = _REPLY_BYTES
+        self.nbytes = REPLY_BYTES
         self.received_at = received_at
 
 
@@ -98,7 +98,7 @@ class VirtualPolicy:
     def submit(self, observation: Observation, /) -> VirtualExchange:
         """Send an observation."""
         at_server = self._up.arrival(self._clock.now(), self._nbytes)
-        arrives = self._down.arrival(at_server + COMPUTE_MS / 1000, _REPLY_BYTES)
+        arrives = self._down.arrival(at_server + COMPUTE_MS / 1000, REPLY_BYTES)
         rows = self._policy(observation)
         self.exchanges.append(VirtualExchange(self._clock, self._nbytes, rows, arrives))
         return self.exchanges[-1]

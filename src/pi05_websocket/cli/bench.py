@@ -2,7 +2,7 @@
 """`pi05-websocket bench latency`: success against distance, ours beside every peer's rule.
 
 In: words. Out: a table on the terminal; `episodes.jsonl`, `results.json`, `report.md` and `success.png` in a
-folder.
+folder. `bench real` is in `bench_real`.
 """
 
 from __future__ import annotations
@@ -10,21 +10,21 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import tyro
 
-from pi05_websocket.bench.cells import HORIZONS, RULES, Cell, cells, is_aim, summary
+from pi05_websocket.bench.cells import HORIZONS, RULES, Cell, Episode, cells, is_aim, summary
 from pi05_websocket.bench.links import LINKS, make_link
 from pi05_websocket.bench.report import aim, plot, table, write_results
 from pi05_websocket.bench.runner import Store
 from pi05_websocket.bench.runner import run as run_cells
 from pi05_websocket.cli import EXIT_FAILED, EXIT_OK, EXIT_USAGE
 
-__all__ = ["LatencyBench", "run"]
+__all__ = ["LatencyBench", "run", "show_progress"]
 
 _DESCRIPTION = """\
 Measure what distance costs: the simulated arm picks up cubes while its policy is far away.
@@ -87,11 +87,17 @@ class LatencyBench:
 def run(argv: list[str]) -> int:
     """Run the command."""
     if argv and argv[0] in ("-h", "--help"):
-        argv = ["latency", "--help"]  # the only one there is
+        run(["latency", "--help"])
+        return run(["real", "--help"])
+    if argv and argv[0] == "real":
+        from pi05_websocket.cli import bench_real
+
+        return bench_real.run(argv[1:])
     if not argv or argv[0] != "latency":
         print(
-            "usage: pi05-websocket bench latency [--help] ...\n\n"
-            "latency   success of the simulated arm against the distance to its policy",
+            "usage: pi05-websocket bench (latency | real) [--help] ...\n\n"
+            "latency   success of the simulated arm against the distance to its policy\n"
+            "real      a sample of it over real sockets on the machine's clock, beside the same seeds",
             file=sys.stderr,
         )
         return EXIT_USAGE
@@ -136,8 +142,13 @@ def _run_all(wanted: Mapping[Cell, int], store: Store, processes: int) -> None:
     there = sum(len(store.of(cell, seeds)) for cell, seeds in wanted.items())
     todo = sum(wanted.values()) - there
     print(f"{len(wanted)} cells, {sum(wanted.values())} episodes, {there} of them there already")
+    show_progress(run_cells(wanted, store, processes=processes), todo)
+
+
+def show_progress(episodes: Iterable[Episode], todo: int) -> None:
+    """Run through episodes as they end and say how far it is, on standard error."""
     began, told = time.monotonic(), 0.0
-    for done, episode in enumerate(run_cells(wanted, store, processes=processes), 1):
+    for done, episode in enumerate(episodes, 1):
         passed = time.monotonic() - began
         if passed - told >= 2.0 or done == todo:
             told = passed

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The cable between two TUN devices: a process that hands packets on through a delay line each way.
+
+In: the file descriptors of both devices and the link, on the command line. Out: packets; when standard input
+ends it does too, and says on standard output what it has carried. One thread that waits in `select`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import sys
+import time
+from typing import Any
+
+from pi05_websocket.bench.delay_line import DelayLine
+from pi05_websocket.bench.links import Link
+
+__all__ = ["forward"]
+
+_AT_A_TIME = 32
+"""Packets read from one device before the other's turn: 370 us at 1 Gbit/s."""
+_PACKET_BYTES = 2048
+_LONGEST_SLEEP_S = 1.0
+
+
+def forward(near: int, far: int, link: Link, seed: int, stop: int) -> dict[str, Any]:
+    """Hand on packets until `stop` can be read; return what was carried.
+
+    Args:
+        near: Device of the robot, a non-blocking file descriptor.
+        far: Device of the server.
+        link: The network between them.
+        seed: Of its randomness.
+        stop: File descriptor of which the end is waited for.
+    """
+    up, down = DelayLine(link, 2 * seed), DelayLine(link, 2 * seed + 1)
+    ways = ((near, up, far), (far, down, near))
+    latest = 0.0
+    while True:
+        now = time.monotonic()
+        for _, line, sink in ways:
+            if line.next_at <= now:
+                latest = max(latest, now - line.next_at)
+                for packet in line.take(now):
+                    with contextlib.suppress(OSError):  # its end is gone
+                        os.write(sink, packet)
+        left = min(up.next_at, down.next_at) - time.monotonic()
+        readable, _, _ = select.select(
+            [near, far, stop], [], [], min(max(0.0, left), _LONGEST_SLEEP_S)
+        )
+        if stop in readable:
+            break
+        for source, line, _ in ways:
+            if source in readable:
+                _read(source, line)
+    return {
+        "up": {"carried": up.carried, "lost": up.lost, "dropped": up.dropped},
+        "down": {"carried": down.carried, "lost": down.lost, "dropped": down.dropped},
+        "latest_ms": round(1000 * latest, 3),
+    }
+
+
+def _read(source: int, line: DelayLine) -> None:
+    with contextlib.suppress(BlockingIOError):
+        for _ in range(_AT_A_TIME):
+            packet = os.read(source, _PACKET_BYTES)
+            line.put(time.monotonic(), packet)
+
+
+if __name__ == "__main__":
+    near, far, seed = map(int, sys.argv[1:4])
+    found = forward(near, far, Link(**json.loads(sys.argv[4])), seed, sys.stdin.fileno())
+    print(json.dumps(found))

@@ -7,7 +7,6 @@ that. Imports nothing that starts a thread: a process with two of them may not e
 
 from __future__ import annotations
 
-import fcntl
 import os
 import socket
 import struct
@@ -68,6 +67,8 @@ def open_tun(number: int) -> int:
     Raises:
         OSError: There is no `/dev/net/tun`, it may not be opened, or iproute2 is missing.
     """
+    import fcntl  # not on every system, where `why_not` is still to say so
+
     fd = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
     name = f"link{number}".encode()
     fcntl.ioctl(fd, _TUNSETIFF, struct.pack("16sH14x", name, _IFF_TUN | _IFF_NO_PI))

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The sample on real sockets beside the same seeds on the virtual clock: do they agree?
 
-In: episodes of both, round trips of both. Out: figures and Markdown. Pure.
+In: episodes of both, round trips of both. Out: figures and Markdown.
 """
 
 from __future__ import annotations

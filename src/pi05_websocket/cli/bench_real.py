@@ -201,6 +201,8 @@ class _Sample:
                     episode = RealEpisode(**real.ask(do="episode", cell=asdict(cell), seed=seed))
                     self._real.add(episode)
                     yield episode
+                segments = real.ask(do="counters")
+            self._note_cable(real, segments)
 
     def _measure(self, real: RealLink) -> None:
         """Send observations alone, which also brings the connection up to speed."""
@@ -218,8 +220,17 @@ class _Sample:
                 "first_ms": round(trips[0], 2),
                 "round_trips_ms": [round(trip, 2) for trip in trips[3:]],
             }
-            text = json.dumps(self._trips, indent=1)
-            (self._out / "round_trips.json").write_text(text + "\n")
+            self._save_trips()
+
+    def _note_cable(self, real: RealLink, segments: Mapping[str, Any]) -> None:
+        """Keep what became of the packets: how many the cable lost, how many the robot's kernel sent again."""
+        sent = {name: segments[name] for name in ("OutSegs", "RetransSegs") if name in segments}
+        self._trips[real.link.name].setdefault("packets", []).append({**real.carried, **sent})
+        self._save_trips()
+
+    def _save_trips(self) -> None:
+        text = json.dumps(self._trips, indent=1)
+        (self._out / "round_trips.json").write_text(text + "\n")
 
     def report(self, wanted: Sequence[Cell], links: Sequence[Link]) -> None:
         """Print and write what is there."""

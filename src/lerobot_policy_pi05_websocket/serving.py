@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -37,12 +37,21 @@ from pi05_websocket.wire.realtime import (
     with_realtime_reply,
 )
 
-__all__ = ["FLOW_POLICIES", "LeRobotPolicy", "ServingConfig"]
+__all__ = ["FLOW_POLICIES", "LeRobotPolicy", "ServingConfig", "timed_by_the_wall_clock"]
 
 logger = logging.getLogger(__name__)
 
 FLOW_POLICIES = ("pi0", "pi05", "smolvla")
 """Types whose sampling loop takes an `rtc_processor`; so does whatever was trained with a prefix."""
+
+T = TypeVar("T")
+
+
+def timed_by_the_wall_clock(work: Callable[[], T]) -> tuple[T, float]:
+    """Return what `work` returns and how many milliseconds it took."""
+    began = time.perf_counter()
+    result = work()
+    return result, (time.perf_counter() - began) * 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +103,11 @@ class LeRobotPolicy:
             self._action_horizon = int(policy.config.chunk_size)
             _install(policy, PrefixSampler(_mode(policy), self._config.guidance_weight))
         self._infer_time = InferenceTime()
+        self.timed: Callable[[Callable[[], Float32Array]], tuple[Float32Array, float]] = (
+            timed_by_the_wall_clock
+        )
+        """Runs an inference and says how long it took; what the next one will take is expected from it. A
+        program that keeps time of its own, such as a benchmark on a virtual clock, puts its own here."""
 
     def __repr__(self) -> str:
         prefix = "none" if self._support is None else self._support.prefix
@@ -101,12 +115,16 @@ class LeRobotPolicy:
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """What the server says first: type, action width, the keys it needs, and `_rt` where it can."""
-        said = {
+        """What the server says first: type, sizes, the keys it needs, and `_rt` where it can."""
+        said: dict[str, Any] = {
             "policy": self._policy.config.type,
             "action_dim": self._action_dim,
             "observation_keys": list(self._keys.keys),
+            "image_sizes": self._keys.image_sizes,
         }
+        rows = getattr(self._policy.config, "chunk_size", None)
+        if rows is not None:
+            said["action_horizon"] = int(rows)
         return said if self._support is None else {**said, **announcement(self._support)}
 
     def reset(self) -> None:
@@ -114,6 +132,10 @@ class LeRobotPolicy:
         self._policy.reset()
         self._preprocessor.reset()
         self._postprocessor.reset()
+
+    def seed(self, number: int) -> None:
+        """Make what the policy draws from here on repeatable: the noise a flow policy begins with."""
+        torch.manual_seed(number)
 
     def infer(self, observation: Observation, /) -> Result:
         """Return one chunk, as the policy alone would.
@@ -132,7 +154,6 @@ class LeRobotPolicy:
         self, observation: Observation, request: RealtimeRequest, queue_ms: float
     ) -> Result:
         assert self._support is not None
-        began = time.perf_counter()
         plan = late_bound(
             request,
             queue_ms=queue_ms,
@@ -141,8 +162,8 @@ class LeRobotPolicy:
             most=self._support.max_delay,
         )
         follows = plan.horizon > 0 if self._support.prefix == "guided" else plan.delay > 0
-        actions = self._chunk(observation, request.leftover if follows else None, plan)
-        infer_ms = (time.perf_counter() - began) * 1000
+        leftover = request.leftover if follows else None
+        actions, infer_ms = self.timed(lambda: self._chunk(observation, leftover, plan))
         self._infer_time.add(infer_ms)
         reply = RealtimeReply(
             seq=request.seq,

@@ -65,6 +65,15 @@ class ObservationKeys:
         """The observation entries the policy needs, besides the prompt."""
         return tuple(self._keys.values())
 
+    @property
+    def image_sizes(self) -> dict[str, list[int]]:
+        """Observation entry to `[rows, columns]` of the images the policy was trained with."""
+        return {
+            self._keys[name]: [int(side) for side in feature.shape[1:]]
+            for name, feature in self._features.items()
+            if feature.type is FeatureType.VISUAL
+        }
+
     def batch(self, observation: Mapping[str, Any]) -> dict[str, Any]:
         """Return `(1, ...)` float tensors by LeRobot's names, and `task`.
 

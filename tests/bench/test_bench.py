@@ -104,7 +104,7 @@ def test_a_virtual_exchange_is_done_when_its_time_has_come():
     """Not before, and a result asked for too early says so."""
     clock = FakeClock()
     rows = np.zeros((4, 6), np.float32)
-    policy = VirtualPolicy(lambda _: rows, LINKS["local"], clock, seed=0)
+    policy = VirtualPolicy(lambda *_: {"actions": rows}, LINKS["local"], clock, seed=0)
     exchange = policy.submit({})
 
     with pytest.raises(DeadlineExceeded):
@@ -118,6 +118,26 @@ def test_a_virtual_exchange_is_done_when_its_time_has_come():
     assert exchange.age() == pytest.approx(0.06)
     assert exchange.result(0).value["actions"] is rows
     assert policy.unavailable() is None
+
+
+def test_a_virtual_server_does_one_thing_after_the_other():
+    """The second of two requests waits for the first; the policy is told how long, and its `_rt` comes back."""
+    clock, waited = FakeClock(), list[float]()
+
+    def infer(_: object, queue_ms: float) -> dict[str, object]:
+        waited.append(queue_ms)
+        return {"actions": np.zeros((4, 6), np.float32), "_rt": {"seq": len(waited)}}
+
+    policy = VirtualPolicy(infer, LINKS["local"], clock, seed=0, metadata={"_rt": {}})
+    first, second = policy.submit({}), policy.submit({})
+    clock.sleep(0.2)
+
+    # Both came at the same moment but for the first one's bytes, 0.86 ms at 10 Gbit/s.
+    assert waited == [0.0, pytest.approx(50.0 - 0.86, abs=0.01)]
+    assert second.arrives_at - first.arrives_at == pytest.approx(0.05)
+    assert second.result(0).value["_rt"] == {"seq": 2}
+    assert second.result(0).value["server_timing"] == {"infer_ms": 50.0}
+    assert policy.metadata == {"_rt": {}}
 
 
 def test_velocity_jumps():

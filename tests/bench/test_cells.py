@@ -41,6 +41,16 @@ def test_ensembles_are_measured_only_where_they_are_allowed():
     assert {cell.seam for cell in found} == {"ensemble"}
 
 
+def test_a_policy_that_conditions_is_measured_with_rtc_too():
+    """Under its own name, in cells of its own; the aim is not stated for it."""
+    found = cells(rules=["ours"], seams=["blend", "rtc"], policy="smolvla", conditions=True)
+
+    assert {cell.seam for cell in found} == {"blend", "rtc"}
+    assert {cell.key.rsplit("/")[-1] for cell in found} == {"smolvla"}
+    assert not any(is_aim(cell) for cell in found)
+    assert summary(found[0], [])["policy"] == "smolvla"
+
+
 def test_peers_have_one_seam():
     """They replace."""
     assert {cell.seam for cell in cells(rules=["openpi", "lerobot", "lerobot-rtc"])} == {"replace"}
@@ -69,6 +79,7 @@ def test_a_summary_has_the_fields_of_the_results_file():
         ],
     )
 
+    assert found["policy"] == "expert"
     assert (found["task"], found["horizon"], found["link"]) == ("cube", 50, "wan")
     assert (found["rtt_ms"], found["jitter_ms"], found["loss"]) == (200.0, 50.0, 0.01)
     assert (found["rule"], found["seam"]) == ("ours", "blend")

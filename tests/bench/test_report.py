@@ -56,6 +56,19 @@ def test_a_table_has_rules_down_and_links_across():
     assert "0%, -," in lines[3]
 
 
+def test_several_policies_have_rows_of_their_own():
+    """Each has all of them; the aim is the expert's alone."""
+    learned = {**figures("wan", "ours", 8), "policy": "smolvla", "seam": "rtc"}
+
+    lines = table([*ALL, learned], "belt", 50).splitlines()
+
+    assert len(lines) == 2 + 2 * 4
+    assert lines[4].startswith("| expert: ours, blend | 100%")
+    assert lines[5] == "| expert: ours, rtc | n/a | n/a |"
+    assert lines[9].startswith("| smolvla: ours, rtc | n/a | 80%")
+    assert aim([*ALL, {**learned, "seam": "blend"}]) == aim(ALL)
+
+
 def test_the_aim_is_held_against_local():
     """Nine of ten of local is 90 %."""
     lines = aim(ALL)

@@ -49,6 +49,10 @@ class Cell:
     link: Link
     rule: RuleName
     seam: str = "replace"
+    policy: str = "expert"
+    """What tables call the policy."""
+    spec: str = "expert"
+    """What loads it, as after `serve --policy`."""
 
     @property
     def execute(self) -> int:
@@ -58,7 +62,8 @@ class Cell:
     @property
     def key(self) -> str:
         """Name of the cell in files."""
-        return f"{self.task}/{self.horizon}/{self.link.name}/{self.rule}/{self.seam}"
+        key = f"{self.task}/{self.horizon}/{self.link.name}/{self.rule}/{self.seam}"
+        return key if self.policy == "expert" else f"{key}/{self.policy}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,11 +97,24 @@ def cells(
     links: Iterable[Link] = tuple(LINKS.values()),
     rules: Sequence[str] = RULES,
     seams: Sequence[str] = _SEAMS,
+    policy: str = "expert",
+    spec: str = "expert",
+    conditions: bool = False,
 ) -> list[Cell]:
     """Return the matrix, the cells of the aim first.
 
     `ensemble` is measured only where it is allowed, up to two ticks of delay: beyond them it blends. `rtc` is
     measured with policies that can do it, which the expert cannot.
+
+    Args:
+        tasks: `cube`, `belt`.
+        horizons: Rows of a chunk.
+        links: Networks.
+        rules: Ours and the peers'.
+        seams: For ours.
+        policy: What tables call the policy.
+        spec: What loads it.
+        conditions: Whether it joins its chunks to the running one.
 
     Raises:
         ConfigError: Unknown rule or seam.
@@ -109,16 +127,28 @@ def cells(
     for task, horizon, link, rule in itertools.product(tasks, horizons, links, rules):
         for seam in seams if rule == "ours" else ("replace",):
             delay = (link.rtt_ms + COMPUTE_MS) / 1000 * CONTROL_HZ
-            if seam == "rtc" or (seam == "ensemble" and delay > ENSEMBLE_MAX_DELAY):
+            if seam == "rtc" and not conditions:
                 continue
-            found.append(Cell(task=task, horizon=horizon, link=link, rule=rule, seam=seam))  # type: ignore[arg-type]
+            if seam == "ensemble" and delay > ENSEMBLE_MAX_DELAY:
+                continue
+            cell = Cell(
+                task=task,
+                horizon=horizon,
+                link=link,
+                rule=rule,  # type: ignore[arg-type]
+                seam=seam,
+                policy=policy,
+                spec=spec,
+            )
+            found.append(cell)
     return sorted(found, key=lambda cell: not is_aim(cell))
 
 
 def is_aim(cell: Cell) -> bool:
     """Say whether the benchmark's aim is stated for a cell: 50 rows, blended, here, at 200 and at 400 ms."""
     return (
-        cell.horizon == 50
+        cell.policy == "expert"
+        and cell.horizon == 50
         and cell.rule == "ours"
         and cell.seam == "blend"
         and cell.link.name in _AIM_LINKS
@@ -137,6 +167,7 @@ def summary(cell: Cell, episodes: Sequence[Episode]) -> dict[str, Any]:
         seam_ratio = round(jumps[int(0.95 * (len(jumps) - 1))] / rows[len(rows) // 2], 3)
     link = {key: value for key, value in asdict(cell.link).items() if key != "name"}
     return {
+        "policy": cell.policy,
         "task": cell.task,
         "horizon": cell.horizon,
         "link": cell.link.name,

@@ -8,7 +8,7 @@ tick as the plugin drives it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -16,19 +16,17 @@ import numpy as np
 import numpy.typing as npt
 
 from pi05_websocket.bench.cells import CONTROL_HZ, Cell, Episode
+from pi05_websocket.bench.policies import MeasuredPolicy
 from pi05_websocket.bench.rules import AskAndWait, Played, QueueEngine, Rule
-from pi05_websocket.bench.virtual import VirtualPolicy
+from pi05_websocket.bench.virtual import Infer, VirtualPolicy
 from pi05_websocket.chunks.config import SchedulerConfig
 from pi05_websocket.chunks.seam import SeamConfig
 from pi05_websocket.clock import Clock
 from pi05_websocket.data import Float32Array, Observation
-from pi05_websocket.keymap import KeyMap
-from pi05_websocket.presets import preset
 from pi05_websocket.robot.interface import PendingExchange, RequestPolicy
 from pi05_websocket.robot.player import ActionPlayer, PlayerConfig
 from pi05_websocket.sim.arm import GRIPPER, JOINTS
 from pi05_websocket.sim.episodes import EpisodeEvent, EpisodeRules
-from pi05_websocket.sim.expert import ExpertPolicy
 from pi05_websocket.sim.so101 import CAMERA_SHAPES, SimConfig, SimSO101
 from pi05_websocket.sim.tasks import make_task
 from pi05_websocket.testing import FakeClock
@@ -99,11 +97,17 @@ class Bench:
     Args:
         task: `cube` or `belt`.
         belt_speed: Metres per second; None: the task's own.
+        policy: What drives it; None: the expert.
         clock: What the arm lives on; None: a virtual one.
     """
 
     def __init__(
-        self, task: str, *, belt_speed: float | None = None, clock: Clock | None = None
+        self,
+        task: str,
+        *,
+        belt_speed: float | None = None,
+        policy: MeasuredPolicy | None = None,
+        clock: Clock | None = None,
     ) -> None:
         self._clock = FakeClock() if clock is None else clock
         self._task = make_task(task, belt_speed=belt_speed)
@@ -117,8 +121,8 @@ class Bench:
             clock=self._clock,
             on_event=self._events.append,
         )
-        self._key_map: KeyMap = preset("so101")
-        self._expert = ExpertPolicy()
+        self._measured = policy or MeasuredPolicy("expert")
+        self._key_map = self._measured.key_map()
 
     def __enter__(self) -> Bench:
         return self
@@ -129,7 +133,14 @@ class Bench:
     def run(self, cell: Cell, seed: int) -> Episode:
         """Run one seed of a cell to its end, over the modelled link."""
         record = Record()
-        policy = VirtualPolicy(record.keeping(self._rows(cell)), cell.link, self._clock, seed=seed)
+        self._measured.begin_episode(seed)
+        policy = VirtualPolicy(
+            record.keeping(self._first_rows(cell)),
+            cell.link,
+            self._clock,
+            seed=seed,
+            metadata=self._measured.metadata,
+        )
         episode = self.play(cell, seed, policy, record)
         trips = [1000 * (exchange.arrives_at - exchange.sent_at) for exchange in policy.exchanges]
         return replace(episode, round_trips_ms=[round(trip, 2) for trip in trips])
@@ -158,8 +169,14 @@ class Bench:
             time_s=_NEVER_MOVED_S if ended is None else ended.duration_s,
         )
 
-    def _rows(self, cell: Cell) -> Callable[[Observation], Float32Array]:
-        return lambda seen: np.asarray(self._expert.infer(seen)["actions"][: cell.horizon])
+    def _first_rows(self, cell: Cell) -> Infer:
+        """Return the policy, its chunks cut to the cell's rows."""
+
+        def infer(seen: Observation, queue_ms: float) -> Mapping[str, Any]:
+            result = self._measured.infer(seen, queue_ms)
+            return {**result, "actions": np.asarray(result["actions"][: cell.horizon])}
+
+        return infer
 
     def _over(self, began: float) -> bool:
         if any(event.kind == "ended" for event in self._events):
@@ -173,7 +190,12 @@ class Bench:
                 max_age_ticks=_MAX_AGE_TICKS,
                 seam=SeamConfig(kind=cell.seam),  # type: ignore[arg-type]
             )
-            config = PlayerConfig(scheduler=scheduler, action_dim=len(JOINTS))
+            config = PlayerConfig(
+                scheduler=scheduler,
+                action_dim=len(JOINTS),
+                use_rtc=cell.seam == "rtc",
+                control_hz=CONTROL_HZ,
+            )
             return Ours(ActionPlayer(policy, config, clock=self._clock), self._measure)
         rule: Rule
         if cell.rule == "lerobot-rtc":
@@ -211,16 +233,14 @@ class Record:
         self._held = 0
         self._last: Played | None = None
 
-    def keeping(
-        self, policy: Callable[[Observation], Float32Array]
-    ) -> Callable[[Observation], Float32Array]:
+    def keeping(self, policy: Infer) -> Infer:
         """Return the policy, its observations' ticks and its rows noted."""
 
-        def infer(seen: Observation) -> Float32Array:
+        def infer(seen: Observation, queue_ms: float) -> Mapping[str, Any]:
             self.asked()
-            rows = policy(seen)
-            self.planned(rows)
-            return rows
+            result = policy(seen, queue_ms)
+            self.planned(result["actions"])
+            return result
 
         return infer
 

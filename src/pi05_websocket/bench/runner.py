@@ -18,14 +18,18 @@ from pathlib import Path
 
 from pi05_websocket.bench.cells import Cell, Episode
 from pi05_websocket.bench.episodes import Bench
+from pi05_websocket.bench.policies import MeasuredPolicy
 
 __all__ = ["Store", "run"]
 
 _AT_ONCE = 10
 """Seeds of one cell that a process takes at a time."""
 
-_benches: dict[str, Bench] = {}
-"""This process's arms, by task."""
+_benches: dict[tuple[str, str], Bench] = {}
+"""This process's arms, by task and policy."""
+
+_policies: dict[str, MeasuredPolicy] = {}
+"""This process's policies, by what loads them."""
 
 
 class Store:
@@ -104,7 +108,10 @@ def _prepare() -> None:
 
 def _run(job: tuple[Cell, Sequence[int]]) -> list[Episode]:
     cell, seeds = job
-    bench = _benches.get(cell.task)
+    policy = _policies.get(cell.spec)
+    if policy is None:
+        policy = _policies[cell.spec] = MeasuredPolicy(cell.spec)
+    bench = _benches.get((cell.task, cell.spec))
     if bench is None:
-        bench = _benches[cell.task] = Bench(cell.task)
+        bench = _benches[cell.task, cell.spec] = Bench(cell.task, policy=policy)
     return [bench.run(cell, seed) for seed in seeds]

@@ -19,10 +19,13 @@ import tyro
 
 from pi05_websocket.bench.cells import HORIZONS, RULES, Cell, Episode, cells, is_aim, summary
 from pi05_websocket.bench.links import LINKS, make_link
+from pi05_websocket.bench.policies import MeasuredPolicy
 from pi05_websocket.bench.report import aim, plot, table, write_results
 from pi05_websocket.bench.runner import Store
 from pi05_websocket.bench.runner import run as run_cells
+from pi05_websocket.chunks.seam import SEAMS
 from pi05_websocket.cli import EXIT_FAILED, EXIT_OK, EXIT_USAGE
+from pi05_websocket.errors import ConfigError
 
 __all__ = ["LatencyBench", "run", "show_progress"]
 
@@ -30,13 +33,14 @@ _DESCRIPTION = """\
 Measure what distance costs: the simulated arm picks up cubes while its policy is far away.
 
 The links are modelled and time is virtual, so an episode takes a fifth of a second; the policy is the
-simulator's own, from pixels. Every rule sees the same cubes and the same network. A run that is interrupted
-goes on where it was: the same --out again.
+simulator's own, from pixels, or a learned one, which computes in this process. Every rule sees the same cubes
+and the same network. A run that is interrupted goes on where it was: the same --out again.
 
 examples:
   pi05-websocket bench latency                   two minutes: 20 episodes here, at 200 and at 400 ms
   pi05-websocket bench latency --full            the whole matrix, about an hour on two cores
   pi05-websocket bench latency --links wan --rtt-ms 300 --loss 0.02 --horizons 50
+  pi05-websocket bench latency --policy lerobot:CHECKPOINT --out outputs/bench-learned
 """
 
 
@@ -50,11 +54,14 @@ class LatencyBench:
     episodes: int | None = None
     """Seeds of each cell; None: 20, with --full 100 and 500."""
 
+    policy: tuple[str, ...] = ("expert",)
+    """expert, and what else `serve --policy` can load: lerobot:PATH. Another checkpoint wants another --out."""
+
     tasks: tuple[str, ...] = ("cube", "belt")
     """cube, belt."""
 
     horizons: tuple[int, ...] | None = None
-    """Rows of a chunk; None: 50, with --full 10 25 50."""
+    """Rows of a chunk; None: as many as the policy's have, with --full and the expert 10 25 50."""
 
     links: tuple[str, ...] | None = None
     """local, lan, wifi, 5g, 4g, wan, far; None: local wan far, with --full all."""
@@ -75,7 +82,8 @@ class LatencyBench:
     """openpi, lerobot, lerobot-rtc, ours."""
 
     seams: tuple[str, ...] | None = None
-    """For ours: replace, blend, ensemble; None: blend, with --full all."""
+    """For ours: replace, blend, ensemble, and rtc with a policy that can do it; None: blend with the expert,
+    replace blend rtc with another; with --full all."""
 
     processes: int = os.cpu_count() or 1
     """How many at once."""
@@ -121,21 +129,50 @@ def run(argv: list[str]) -> int:
 
 
 def _wanted(command: LatencyBench) -> dict[Cell, int]:
-    """Return the cells and how many seeds of each."""
-    names = command.links or (tuple(LINKS) if command.full else ("local", "wan", "far"))
-    changes = {key: getattr(command, key) for key in ("rtt_ms", "jitter_ms", "loss", "mbit")}
-    found = cells(
-        tasks=command.tasks,
-        horizons=command.horizons or (HORIZONS if command.full else (50,)),
-        links=[make_link(name, **changes) for name in names],
-        rules=command.rules,
-        seams=command.seams or (("replace", "blend", "ensemble") if command.full else ("blend",)),
-    )
+    """Return the cells and how many seeds of each.
+
+    Raises:
+        ConfigError: A policy cannot be loaded, or two have the same name.
+    """
+    found: list[Cell] = []
+    names: set[str] = set()
+    for spec in command.policy:
+        policy = MeasuredPolicy(spec)
+        if policy.name in names:
+            raise ConfigError(
+                f"two policies are called {policy.name!r}: measure them with an --out for each"
+            )
+        names.add(policy.name)
+        found += _cells(command, policy, spec)
     if command.episodes is not None:
         return dict.fromkeys(found, command.episodes)
     if not command.full:
         return dict.fromkeys(found, 20)
     return {cell: 500 if is_aim(cell) else 100 for cell in found}
+
+
+def _cells(command: LatencyBench, policy: MeasuredPolicy, spec: str) -> list[Cell]:
+    """Return one policy's cells."""
+    is_expert = policy.name == "expert"
+    links = command.links or (tuple(LINKS) if command.full else ("local", "wan", "far"))
+    changes = {key: getattr(command, key) for key in ("rtt_ms", "jitter_ms", "loss", "mbit")}
+    usual = HORIZONS if command.full and is_expert else (policy.action_horizon,)
+    seams = ("blend",) if is_expert else ("replace", "blend", "rtc")
+    horizons = command.horizons or usual
+    if max(horizons) > policy.action_horizon:
+        raise ConfigError(
+            f"--horizons {max(horizons)}: a chunk of {policy.name} has {policy.action_horizon} rows"
+        )
+    return cells(
+        tasks=command.tasks,
+        horizons=horizons,
+        links=[make_link(name, **changes) for name in links],
+        rules=command.rules,
+        seams=command.seams or (SEAMS if command.full else seams),
+        policy=policy.name,
+        spec=spec,
+        conditions=policy.conditions,
+    )
 
 
 def _run_all(wanted: Mapping[Cell, int], store: Store, processes: int) -> None:
@@ -182,5 +219,7 @@ def _report(out: Path, figures: list[dict[str, Any]]) -> None:
     (out / "report.md").write_text(text + "\n")
     write_results(out / "results.json", figures)
     horizon = max(f["horizon"] for f in figures)
-    plot(figures, out / "success.png", horizon=horizon)
-    print(f"\n{out}/results.json, report.md, success.png")
+    for policy in dict.fromkeys(f["policy"] for f in figures):
+        name = "success.png" if policy == "expert" else f"success-{policy}.png"
+        plot(figures, out / name, horizon=horizon, policy=policy)
+    print(f"\n{out}/results.json, report.md, success*.png")

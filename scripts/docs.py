@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Write what follows from the code and the figures into the documentation, and check what it says.
 
-In: the sources, docs/figures and the Markdown files. Out: docs/reference and README.md's generated blocks, or
-with `--check` exit code 1 where one is stale. Either way every link, path and flag that a document names is
-looked up.
+In: the sources, docs/figures and the Markdown files. Out: docs/reference and the generated blocks of some
+documents, or with `--check` exit code 1 where one is stale. Either way every link, path and flag that a
+document names is looked up.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from pi05_websocket.presets import PRESETS
 
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = ROOT / "docs" / "reference"
-README = ROOT / "README.md"
+WITH_BLOCKS = (ROOT / "README.md", ROOT / "docs" / "howto" / "benchmark.md")
+"""Documents with generated blocks among what people wrote."""
 MARK = (
     "<!-- Written by scripts/docs.py from the code: change it there, then run `make docs`. -->\n\n"
 )
@@ -47,7 +48,8 @@ def generated_pages() -> Iterator[tuple[Path, str]]:
     """Yield each generated page and what it should be."""
     for name, page in PAGES.items():
         yield REFERENCE / name, MARK + page()
-    yield README, with_blocks(README.read_text(encoding="utf-8"))
+    for path in WITH_BLOCKS:
+        yield path, with_blocks(path.read_text(encoding="utf-8"))
 
 
 def with_blocks(text: str) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-__all__ = ["BLOCKS", "FIGURES", "demo", "expert_success", "round_trip"]
+__all__ = ["BLOCKS", "FIGURES", "demo", "expert_success", "learned", "round_trip"]
 
 ROOT = Path(__file__).resolve().parent.parent
 FIGURES = ROOT / "docs" / "figures"
@@ -122,6 +122,37 @@ def distance(results: dict[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
+def learned_block() -> str:
+    """Return what learned policies make of distance, or how to measure it."""
+    path = FIGURES / "learned.json"
+    if not path.exists():
+        return "`pi05-websocket bench latency --policy lerobot:CHECKPOINT` measures it."
+    return learned(json.loads(path.read_text(encoding="utf-8")))
+
+
+def learned(results: dict[str, Any]) -> str:
+    """Return the tables of `pi05-websocket bench latency --policy lerobot:...`'s `results.json`."""
+    from pi05_websocket.bench.report import table
+
+    cells = results["cells"]
+    parts = []
+    for task in dict.fromkeys(cell["task"] for cell in cells):
+        for horizon in dict.fromkeys(cell["horizon"] for cell in cells if cell["task"] == task):
+            parts += [
+                f"{TASKS[task].capitalize()}, {horizon} rows:",
+                table(cells, task, horizon),
+            ]
+    episodes = sum(cell["episodes"] for cell in cells)
+    fewest, most = (choose(cell["episodes"] for cell in cells) for choose in (min, max))
+    each = f"{most}" if fewest == most else f"{fewest} to {most}"
+    parts.append(
+        f"{episodes:,} episodes, {each} in each cell, on {results['machine']}, at commit "
+        f"{results['commit']}; 95 % intervals are in "
+        "[docs/figures/learned.json](../figures/learned.json)."
+    )
+    return "\n\n".join(parts)
+
+
 def demo_block() -> str:
     """Return the table of demo runs, or how to get one."""
     paths = sorted(FIGURES.glob("demo_*.json"))
@@ -172,6 +203,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "expert": expert_block,
     "demo": demo_block,
     "distance": distance_block,
+    "learned": learned_block,
     "demo picture": demo_picture,
 }
-"""Name of a generated block -> what makes it. README.md has them between two comments."""
+"""Name of a generated block -> what makes it. Documents have them between two comments."""

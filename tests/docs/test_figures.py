@@ -84,9 +84,26 @@ def test_demo_table(figures: ModuleType) -> None:
     ]
 
 
-def test_every_generated_block_of_the_readme_has_a_maker(figures: ModuleType) -> None:
-    """The README's blocks are the ones there are."""
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+def test_learned_policies_have_a_table_each_task(figures: ModuleType) -> None:
+    """With the policy in front of each rule, and how many episodes stand behind it."""
+    cell = {
+        **{"policy": "smolvla", "task": "cube", "horizon": 50, "link": "wan", "rtt_ms": 200.0},
+        **{"rule": "ours", "seam": "rtc", "episodes": 50, "successes": 40, "held_ticks": 0},
+        **{"ticks": 4000, "time_to_success_s": 2.5, "seam_velocity_ratio": 0.8},
+    }
+    results = {"cells": [cell, {**cell, "episodes": 20, "successes": 1, "task": "belt"}]}
+
+    text = figures.learned({**results, "machine": "Example", "commit": "abc1234"})
+
+    assert "Cube at rest, 50 rows:" in text
+    assert "| smolvla: ours, rtc | 80%, 2.5 s, 0% held, seam 0.8 |" in text
+    assert "70 episodes, 20 to 50 in each cell, on Example, at commit abc1234" in text
+
+
+def test_every_generated_block_is_somewhere_once(figures: ModuleType) -> None:
+    """The documents' blocks are the ones there are."""
+    names = ("README.md", "docs/howto/benchmark.md")
+    text = "".join((ROOT / name).read_text(encoding="utf-8") for name in names)
     for name in figures.BLOCKS:
-        assert readme.count(f"<!-- generated: {name} -->") == 1
-    assert readme.count("<!-- generated: ") == readme.count("<!-- end -->") == len(figures.BLOCKS)
+        assert text.count(f"<!-- generated: {name} -->") == 1
+    assert text.count("<!-- generated: ") == text.count("<!-- end -->") == len(figures.BLOCKS)

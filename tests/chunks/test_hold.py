@@ -150,6 +150,18 @@ def test_a_new_episode_ends_a_latched_stop():
     assert not machine.resume()
 
 
+def test_a_person_stops_an_arm_that_already_holds():
+    """The pause is as long as it is; only who ends it has changed."""
+    machine = HoldMachine(HoldConfig())
+    machine.row()
+    machine.starved(3)
+
+    machine.stop(5)
+
+    assert repr(machine) == "<HoldMachine STOP latched>"
+    assert machine.held_ticks(6) == 3
+
+
 def test_no_row_in_a_latched_stop():
     """Executing one is a mistake in this program, not an accident of the network."""
     machine = HoldMachine(HoldConfig(auto_resume_ticks=0))

@@ -84,6 +84,13 @@ def test_impossible_limits_are_refused(config: dict[str, Any]):
         LimitsConfig(**config)
 
 
+def test_limits_say_what_they_are():
+    """In logs and debuggers."""
+    limits = Limits(LimitsConfig(max_step=(5.0,)), "absolute", HZ)
+
+    assert "max_step=(5.0,)" in repr(limits)
+
+
 def test_as_many_limits_as_joints():
     """One for all or one for each; anything else is a mistake."""
     LimitsConfig(low=(0.0,), high=(1.0,) * 6).check(6)

@@ -1,0 +1,288 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pauses, resumes and limits as people set them: from flat settings, LeRobot's files and robots to the arm."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytestmark = [pytest.mark.lerobot, pytest.mark.filterwarnings("default")]
+
+from fake_lerobot import JOINTS, FakeArm, FakeArmConfig  # noqa: E402
+from lerobot.motors.motors_bus import Motor, MotorCalibration, MotorNormMode  # noqa: E402
+
+from lerobot_policy_pi05_websocket import (  # noqa: E402
+    PI05WebSocketConfig,
+    SO101Sim,
+    SO101SimConfig,
+    make_policy,
+)
+from lerobot_policy_pi05_websocket.modeling_pi05_websocket import (  # noqa: E402
+    PI05WebSocketPolicy,
+)
+from lerobot_policy_pi05_websocket.rtc_engine import bounded  # noqa: E402
+from lerobot_policy_pi05_websocket.safety import (  # noqa: E402
+    hold_config,
+    joint_ranges,
+    ranges_of_robot,
+    resume_config,
+)
+from pi05_websocket.chunks.hold import HoldConfig  # noqa: E402
+from pi05_websocket.chunks.resume import ResumeConfig  # noqa: E402
+from pi05_websocket.errors import ConfigError, ConnectionLost  # noqa: E402
+from pi05_websocket.robot.limits import Limits, LimitsConfig  # noqa: E402
+
+TURN = {"range_min": 1000, "range_max": 3000}
+REACH = 1000 * 360 / 4095
+"""Half of that range, degrees."""
+
+
+@pytest.fixture
+def calibration(tmp_path: Path) -> str:
+    """A calibration file as LeRobot writes it."""
+    path = tmp_path / "my_arm.json"
+    path.write_text(json.dumps({name: {"id": 1, **TURN} for name in JOINTS}))
+    return str(path)
+
+
+@pytest.fixture
+def closing() -> Iterator[list[PI05WebSocketPolicy]]:
+    """Policies that are closed at the end."""
+    policies: list[PI05WebSocketPolicy] = []
+    yield policies
+    for policy in policies:
+        policy.close()
+
+
+@pytest.mark.parametrize(
+    ("coast", "auto_resume", "expected"),
+    [
+        (1.0, 10.0, HoldConfig(coast_ticks=20, auto_resume_ticks=200)),
+        (0.0, 0.0, HoldConfig(coast_ticks=0, auto_resume_ticks=0)),
+        (None, None, HoldConfig(coast_ticks=None, auto_resume_ticks=None)),
+    ],
+)
+def test_seconds_become_ticks(coast: Any, auto_resume: Any, expected: HoldConfig):
+    """At the control rate; null is never."""
+    made = hold_config(pose="commanded", coast=coast, auto_resume=auto_resume, control_hz=20)
+
+    assert made == expected
+
+
+def test_speeds_become_steps():
+    """Degrees per second become degrees per tick, and the way to a plan takes a second at most."""
+    made = resume_config(jump=2.0, velocity=60.0, control_hz=20)
+
+    assert made == ResumeConfig(max_jump=(2.0,), max_velocity=(3.0,), max_ticks=20)
+
+
+def test_named_limits_win_over_the_calibration(calibration: str):
+    """A person may narrow what the arm could do."""
+    ranges = joint_ranges(
+        joint_limits={"elbow_flex.pos": [-45, 45]},
+        calibration_file=calibration,
+        joints=[f"{joint}.pos" for joint in JOINTS],
+    )
+
+    assert ranges is not None
+    assert ranges[2] == (-45, 45)
+    assert ranges[0] == pytest.approx((-REACH, REACH))
+    assert ranges[-1] == (0, 100)
+
+
+def test_joints_without_a_limit_have_none():
+    """Only what was named is limited; nothing named is no limit at all."""
+    only = joint_ranges(joint_limits={"b": [0, 1]}, calibration_file=None, joints=["a.pos", "b"])
+
+    assert only == ((-np.inf, np.inf), (0, 1))
+    assert joint_ranges(joint_limits={}, calibration_file=None, joints=["a"]) is None
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"joint_limits": {"knee": [0, 1]}}, "no joint 'knee'; there are shoulder_pan"),
+        ({"joint_limits": {"elbow_flex": [0]}}, r"elbow_flex: expected \[smallest, largest\]"),
+        ({"joint_limits": {"elbow_flex": [5, -5]}}, "expected low < high"),
+        ({"calibration_file": "/nowhere.json"}, "cannot be read"),
+        ({"hold_pose": "rest"}, "commanded, measured"),
+        ({"coast": -1.0}, "coast=-1.0: must be 0 or more seconds"),
+        ({"auto_resume": float("inf")}, "auto_resume=inf"),
+        ({"resume_jump": 0.0}, "max_jump"),
+        ({"resume_velocity": -3.0}, "max_velocity"),
+        ({"max_velocity": 0.0}, "max_velocity"),
+        ({"max_step": 0.0}, "max_step"),
+    ],
+)
+def test_impossible_settings_are_refused(settings: dict[str, Any], told: str):
+    """At once, not in front of a moving arm."""
+    with pytest.raises(ConfigError, match=told):
+        PI05WebSocketConfig(**settings)
+
+
+def test_a_calibration_of_something_else_is_refused(tmp_path: Path):
+    """A file that is JSON and no calibration."""
+    path = tmp_path / "list.json"
+    path.write_text('["shoulder_pan"]')
+
+    with pytest.raises(ConfigError, match="expected motors with ranges"):
+        PI05WebSocketConfig(calibration_file=str(path))
+
+
+def test_what_lerobot_knows_of_a_feetech_arm():
+    """Its calibration, in the units each motor is driven in; what has none is not limited."""
+    modes = {
+        "shoulder_pan": MotorNormMode.DEGREES,
+        "elbow_flex": MotorNormMode.RANGE_M100_100,
+        "gripper": MotorNormMode.RANGE_0_100,
+        "uncalibrated": MotorNormMode.DEGREES,
+    }
+    motors = {name: Motor(1, "sts3215", mode) for name, mode in modes.items()}
+    entry = MotorCalibration(id=1, drive_mode=0, homing_offset=0, **TURN)
+    robot = SimpleNamespace(
+        bus=SimpleNamespace(motors=motors),
+        calibration={name: entry for name in modes if name != "uncalibrated"},
+    )
+
+    assert ranges_of_robot(robot) == {
+        "shoulder_pan": pytest.approx([-REACH, REACH]),
+        "elbow_flex": [-100, 100],
+        "gripper": [0, 100],
+    }
+    assert ranges_of_robot(SimpleNamespace()) == {}
+
+
+def test_what_the_simulated_arm_says_of_itself():
+    """Its model's ranges, without being connected."""
+    ranges = ranges_of_robot(SO101Sim(SO101SimConfig()))
+
+    assert list(ranges) == list(JOINTS)
+    assert all(low < high for low, high in ranges.values())
+
+
+def raw(arm: FakeArm) -> dict[str, Any]:
+    """Return an observation, the arm being connected."""
+    return arm.get_observation()
+
+
+def test_no_target_leaves_the_robots_own_range(served, closing):
+    """`make_policy(config, robot=robot)` takes what the robot knows; the policy wants to go on and on."""
+    _, url = served(step=1.0)
+    arm = FakeArm(FakeArmConfig())
+    arm.connect()
+    arm.joint_ranges = dict.fromkeys(JOINTS, (-10.0, 4.5))  # type: ignore[attr-defined]
+    closing.append(make_policy(PI05WebSocketConfig(websocket_url=url, task="go"), robot=arm))
+
+    action = closing[-1].select_action(raw(arm))
+
+    # It starts at 1, 2, 3, 4, 5, 6, and each row goes on by 1. What is outside comes back, at a bounded speed.
+    assert [round(value, 3) for value in action.values()] == [2, 3, 4, 4.5, 4.5, 4.5]
+
+
+def test_no_target_moves_faster_than_it_may(served, closing):
+    """`max_velocity` counts per second."""
+    _, url = served(step=1.0)
+    arm = FakeArm(FakeArmConfig())
+    arm.connect()
+    config = PI05WebSocketConfig(websocket_url=url, task="go", max_velocity=15.0)
+    closing.append(make_policy(config))
+
+    action = closing[-1].select_action(raw(arm))
+
+    assert [round(value, 3) for value in action.values()] == [1.5, 2.5, 3.5, 4.5, 5.5, 6.5]
+
+
+def test_a_stopped_arm_waits_for_a_person(served, closing):
+    """With `auto_resume=0` the first pause latches; new chunks do not move the arm, `resume()` does."""
+    policy, url = served(rows=3)
+    arm = FakeArm(FakeArmConfig())
+    arm.connect()
+    config = PI05WebSocketConfig(websocket_url=url, task="go", auto_resume=0.0)
+    closing.append(make_policy(config))
+    ours = closing[-1]
+    until = time.monotonic() + 20
+
+    def tick() -> dict[str, float]:
+        time.sleep(1 / 30)
+        action = ours.select_action(raw(arm))
+        arm.send_action(action)
+        return action
+
+    tick()
+    policy.delay_s = 0.5
+    while not (stopped := ours.resume()) and time.monotonic() < until:
+        tick()
+    assert stopped, "a chunk of three rows and an answer after half a second: the arm had to stop"
+    before = dict(arm.pose)
+    while arm.pose == before and time.monotonic() < until:
+        tick()
+
+    assert arm.pose != before
+    # The rows ran out again, and again only a person may end that.
+    while (pose := dict(arm.pose)) and tick() != pose and time.monotonic() < until:
+        pass
+    for _ in range(30):
+        assert tick() == pose
+
+
+def test_a_chunk_for_the_rtc_engine_begins_where_the_arm_is():
+    """At a bounded speed, row by row; later rows are the policy's."""
+    rows = np.array([[10.0], [10.0], [10.0], [10.0]], np.float32)
+    free = Limits(LimitsConfig(), "absolute", 10)
+    gentle = ResumeConfig(max_jump=(1.0,), max_velocity=(4.0,))
+
+    begun = bounded(rows, pose=np.zeros(1, np.float32), resume=gentle, limits=free)
+    running = bounded(rows, pose=None, resume=gentle, limits=free)
+
+    assert begun[:, 0].tolist() == [4, 8, 10, 10]
+    assert running.tolist() == rows.tolist()
+
+
+def test_a_chunk_for_the_rtc_engine_keeps_the_limits():
+    """From row to row, from the pose on where it is known."""
+    rows = np.array([[1.0], [3.0], [9.0], [9.0]], np.float32)
+    limits = Limits(LimitsConfig(high=(6.0,), max_velocity=(20.0,)), "absolute", 10)
+
+    made = bounded(rows, pose=np.zeros(1, np.float32), resume=None, limits=limits)
+
+    assert made[:, 0].tolist() == [1, 3, 5, 6]
+
+
+def test_the_rtc_engine_stops_after_a_pause_that_was_too_long(served, closing):
+    """Its calls fail, which ends the run; a new episode, or a person, lets it ask again."""
+    _, url = served()
+    closing.append(make_policy(PI05WebSocketConfig(websocket_url=url, auto_resume=0.2)))
+    ours = closing[-1]
+    batch = _batch(np.zeros((1, 6), np.float32))
+    ours.predict_action_chunk(batch, inference_delay=0)
+    remote = ours._remote
+    assert remote is not None
+    back_at = time.monotonic() + 0.5
+    reachable = remote.unavailable
+    remote.unavailable = lambda: (  # type: ignore[method-assign]
+        ConnectionLost("gone") if time.monotonic() < back_at else reachable()
+    )
+    for _ in range(2):
+        with pytest.raises(ConnectionLost, match=r"resume\(\)"):
+            ours.predict_action_chunk(batch, inference_delay=0)
+
+    assert ours.resume()
+    assert not ours.resume()
+    assert ours.predict_action_chunk(batch, inference_delay=0).shape[-1] == 6
+
+
+def _batch(state: np.ndarray) -> dict[str, Any]:
+    import torch
+
+    images = {
+        f"observation.images.{name}": torch.zeros(1, 3, height, width)
+        for name, height, width in (("wrist2", 224, 224), ("realsense", 480, 640))
+    }
+    return {"observation.state": torch.from_numpy(state), **images, "task": ["go"]}

@@ -38,11 +38,13 @@ def test_a_plan_that_begins_elsewhere_is_approached():
     approach, jump = begin(ResumeConfig(max_ticks=30), [-60.0, 0.0])
 
     assert jump == 60
+    assert approach.ticks(ROWS[0]) == 30
     commands = [approach.follow(ROWS[min(i, 19)]) for i in range(60)]
     steps = np.diff([[-60.0, 0.0], *[c.tolist() for c in commands]], axis=0)
     assert np.abs(steps[:, 0]).max() == pytest.approx(2.0)
     assert np.abs(steps[:, 1]).max() == pytest.approx(2.0)
     assert not approach.active
+    assert approach.ticks(ROWS[19]) == 0
     assert commands[-1].tolist() == ROWS[19].tolist()
 
 

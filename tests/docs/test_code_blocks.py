@@ -190,3 +190,25 @@ def test_control_loop_without_lerobot(ramp: WebsocketPolicyServer) -> None:
     assert robot.commanded[0] == 0
     assert robot.commanded == sorted(robot.commanded)
     assert robot.commanded[-1] > 5
+
+
+def test_an_arm_of_ones_own_is_driven_by_one_command(
+    ramp: WebsocketPolicyServer, tmp_path: Path
+) -> None:
+    """`my_arm.py` is all that `pi05-websocket run` needs, from the folder it lies in."""
+    (tmp_path / "my_arm.py").write_text(named_block(WITHOUT_LEROBOT, "my_arm.py"))
+    program = str(Path(sys.executable).with_name("pi05-websocket"))
+    command = [program, "run", "--robot", "my_arm:MyArm"]
+    where = ["--url", f"ws://127.0.0.1:{ramp.port}", "--max-velocity", "15"]
+
+    done = subprocess.run(
+        [*command, *where, "--duration", "1.5"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=50,
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert "max_velocity" in done.stderr  # half a degree a tick is half of what the policy wants
+    assert "Hz; held" in done.stdout

@@ -138,7 +138,8 @@ class TestStop:
         way = loop.steps(3)
 
         assert way == [5.5, 7, 8.5]
-        assert "the plan begins 16 away" in caplog.text
+        assert "the plan begins 16 away from where the arm is" in caplog.text
+        assert "in about 11 ticks" in caplog.text
 
     def test_a_seam_goes_on_from_what_was_really_commanded(self):
         """On the way to the plan the next chunk is joined to the command, not to the plan."""

@@ -7,6 +7,7 @@ A plan made elsewhere may begin anywhere; the arm must not jump there.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -99,6 +100,12 @@ class Approach:
         else:
             self._velocity = np.maximum(own, off / config.max_ticks)
         return float(off.max())
+
+    def ticks(self, target: Float32Array) -> int:
+        """Return how many ticks the way to a plan that stands still would take."""
+        if self._at is None or self._velocity is None:
+            return 0
+        return math.ceil(float((np.abs(target - self._at) / self._velocity).max()))
 
     def follow(self, target: Float32Array) -> Float32Array:
         """Return what to command instead of the plan's `target`; itself once it is reached."""

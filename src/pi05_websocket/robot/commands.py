@@ -90,6 +90,8 @@ class Commands:
         """The pose held since the rows ran out."""
         self.jump = 0.0
         """How far off the plan was when motion last began, 0 where it was near enough."""
+        self.approach_ticks = 0
+        """How long the way there takes, about."""
 
     def __repr__(self) -> str:
         return f"<Commands {self.machine!r} {self._approach!r}>"
@@ -124,6 +126,7 @@ class Commands:
                 self.jump = self._approach.begin(
                     plan, action.row, commanded=self.last_values, measured=measured
                 )
+                self.approach_ticks = self._approach.ticks(values)
             values = self._approach.follow(values)
             limited = ("resume",) if self._approach.active else ()
         ticks = 1 if self._last_tick is None else tick - self._last_tick

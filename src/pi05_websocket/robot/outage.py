@@ -25,6 +25,9 @@ PROGRESS_AFTER_S = 2.0
 PROGRESS_AT_LEAST_EVERY_S = 30.0
 """The longest silence while waiting."""
 
+_FAR_TICKS = 10
+"""A way to the plan that takes longer is worth a warning."""
+
 _WHAT_IS_DONE: dict[Fallback, str] = {
     "hold": "Holding {held} once the chunk has run out",
     "zero": "Commanding zeros (fallback='zero') once the chunk has run out",
@@ -144,15 +147,19 @@ class Outage:
         self._trace.write("resumed")
         self.begin_waiting("a chunk from a fresh observation is under way")
 
-    def motion(self, jump: float) -> None:
+    def motion(self, jump: float, ticks: int) -> None:
         """Say how motion begins, where the plan is not where the arm is."""
         if jump:
-            logger.warning(
-                "%sthe plan begins %.3g away from where the arm is: it goes there at a bounded speed",
+            # An arm always hangs a little; half a plan away is a wrong unit, or a wrong policy.
+            logger.log(
+                logging.WARNING if ticks > _FAR_TICKS else logging.INFO,
+                "%sthe plan begins %.3g away from where the arm is: it goes there at a bounded speed, in "
+                "about %d ticks",
                 self._name,
                 jump,
+                ticks,
             )
-            self._trace.write("approach", jump=round(jump, 4))
+            self._trace.write("approach", jump=round(jump, 4), ticks=ticks)
 
     def limited(self, limits: tuple[str, ...]) -> None:
         """Say once for each limit that it changes what the policy wants."""

@@ -339,7 +339,7 @@ class ActionPlayer:
             if step.limited:
                 self.scheduler.commanded(step.values)
             if begins:
-                self._outage.motion(self._commands.jump)
+                self._outage.motion(self._commands.jump, self._commands.approach_ticks)
             self._outage.limited(step.limited)
         else:
             step = self._fall_back(tick, measured)

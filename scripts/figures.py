@@ -28,7 +28,11 @@ PAIRINGS = {
 }
 """The benchmark's name of a pairing -> the reader's, in the order of the table."""
 
-TASKS = {"cube": "cube at rest", "belt": "cube on a moving belt"}
+TASKS = {
+    "cube": "cube at rest",
+    "belt": "cube on a moving belt",
+    "moved": "cube that is moved while the arm is on its way",
+}
 
 
 def round_trip_block() -> str:
@@ -111,7 +115,9 @@ def distance(results: dict[str, Any]) -> str:
         parts.append(
             "![Success and time to success against the round trip](docs/images/distance.png)"
         )
-    for task in ("cube", "belt"):
+    for task in ("cube", "belt", "moved"):
+        if not any(cell["task"] == task for cell in cells):
+            continue
         parts += [f"{TASKS[task].capitalize()}:", table(cells, task, 50)]
     parts.append("\n".join(f"- {line}" for line in aim(cells)))
     episodes = sum(cell["episodes"] for cell in cells)

@@ -48,7 +48,8 @@ class SO101SimConfig(RobotConfig):  # type: ignore[misc]  # LeRobot is untyped f
     """What to simulate."""
 
     task: str = "cube"
-    """`cube` lies still, `belt` carries it towards +y. Say what to do with `--task`."""
+    """`cube` lies still, `belt` carries it towards +y, `moved` is moved once while the arm is on its way. Say
+    what to do with `--task`."""
 
     seed: int = 0
     """Decides where the cubes lie."""

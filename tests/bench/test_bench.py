@@ -30,10 +30,16 @@ CLEAN = make_link("wan", loss=0.0)
 """200 ms and its jitter, without loss."""
 
 
-def cell(rule: str, link: str | Link = "wan", seam: str = "replace", horizon: int = 50) -> Cell:
-    """Return a cell of the belt."""
+def cell(
+    rule: str,
+    link: str | Link = "wan",
+    seam: str = "replace",
+    horizon: int = 50,
+    task: str = "belt",
+) -> Cell:
+    """Return a cell, of the belt if not said otherwise."""
     network = LINKS[link] if isinstance(link, str) else link
-    return Cell(task="belt", horizon=horizon, link=network, rule=rule, seam=seam)  # type: ignore[arg-type]
+    return Cell(task=task, horizon=horizon, link=network, rule=rule, seam=seam)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +91,20 @@ def test_an_arm_that_never_moves_has_failed(bench: Bench):
     assert not episode.success
     assert episode.ticks == 0
     assert episode.reaction_s is None
+
+
+def test_a_moved_cube_is_followed():
+    """The reaction counts from its being moved: at least a round trip, at most two chunks."""
+    with Bench("moved") as bench:
+        here, far = (
+            [bench.run(cell("ours", link, "blend", task="moved"), seed) for seed in range(3)]
+            for link in ("local", "5g")
+        )
+
+    assert all(episode.success for episode in here)
+    reactions = [[episode.reaction_s or 0.0 for episode in episodes] for episodes in (here, far)]
+    assert all(0.05 < reaction < 1.7 for reaction in reactions[0] + reactions[1])
+    assert sum(reactions[0]) < sum(reactions[1])
 
 
 def test_the_same_seed_gives_the_same_episode(bench: Bench):

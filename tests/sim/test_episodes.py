@@ -42,6 +42,29 @@ def test_first_motion_begins_the_episode() -> None:
     assert keeper.commanded(1.1, moves=True) == []
 
 
+def test_somebody_moves_the_cube_once() -> None:
+    """So many seconds after the first motion, in each episode anew."""
+    keeper = EpisodeKeeper(EpisodeRules(), nudge_after_s=lambda episode: 0.5 + episode)
+    keeper.commanded(1.0, moves=True)
+
+    assert keeper.observed(1.4, lifted=False) == []
+    assert kinds(keeper.observed(1.5, lifted=False)) == [("moved", 0)]
+    assert keeper.observed(3.0, lifted=False) == []
+
+    keeper.begin_next(4.0)
+    assert keeper.observed(5.4, lifted=False) == []
+    assert kinds(keeper.observed(5.5, lifted=False)) == [("moved", 1)]
+
+
+def test_a_lifted_cube_is_not_moved() -> None:
+    """Nobody takes it out of the jaws."""
+    keeper = EpisodeKeeper(EpisodeRules(), nudge_after_s=lambda _: 0.5)
+    keeper.commanded(1.0, moves=True)
+
+    assert kinds(keeper.observed(1.6, lifted=True)) == [("succeeded", 0)]
+    assert keeper.observed(1.7, lifted=False) == []
+
+
 def test_success_is_told_once_and_kept() -> None:
     """A lifted cube is a success, with the time it took, even if it is dropped afterwards."""
     keeper = running("never")

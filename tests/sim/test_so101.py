@@ -20,7 +20,7 @@ from pi05_websocket.sim.so101 import (
     SimSO101,
     checked_action,
 )
-from pi05_websocket.sim.tasks import spawn
+from pi05_websocket.sim.tasks import nudge, spawn
 from pi05_websocket.sim.vision import find_cube
 
 pytestmark = pytest.mark.sim
@@ -131,6 +131,22 @@ def test_next_cube_leaves_the_arm_alone(bench: Bench) -> None:
     assert bench.sim.cube_position == pytest.approx([pose.x, pose.y, 0.0125])
     assert (bench.sim.episode, bench.sim.succeeded) == (1, False)
     assert [event.kind for event in bench.events] == ["began", "ended", "next"]
+
+
+def test_a_moved_cube_lies_elsewhere() -> None:
+    """Once, where `nudge` says, and the cameras see it there; the arm goes on as it was told."""
+    moved = make_bench("moved", EpisodeRules(next_episode="never"))
+    start, (after_s, there) = moved.sim.cube_position, nudge(0, 0)
+    moved.sim.send_action(PANNED)
+    moved.clock.sleep(after_s - 0.02)
+    moved.sim.get_joints()  # lets the physics follow
+    assert moved.sim.cube_position == pytest.approx(start, abs=1e-3)
+    moved.clock.sleep(0.1)
+    moved.sim.get_joints()
+
+    assert moved.sim.cube_position == pytest.approx([there.x, there.y, 0.0125], abs=1e-3)
+    assert [event.kind for event in moved.events] == ["began", "moved"]
+    moved.sim.close()
 
 
 def test_belt_carries_the_cube() -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from pi05_websocket.errors import ConfigError
 from pi05_websocket.sim.stats import wilson_interval
-from pi05_websocket.sim.tasks import BELT_SPEED, make_task, spawn
+from pi05_websocket.sim.tasks import BELT_SPEED, make_task, nudge, spawn
 
 
 def test_spawn_repeats() -> None:
@@ -21,6 +21,17 @@ def test_spawn_stays_within_seven_centimetres() -> None:
     poses = [spawn(seed, 0) for seed in range(200)]
 
     assert max(math.hypot(pose.x - 0.23, pose.y) for pose in poses) <= 0.07
+
+
+def test_a_moved_cube_stays_within_reach() -> None:
+    """It is moved 3 to 5 cm, within 12 cm of (0.23, 0), before the jaws are there, and repeats."""
+    for seed in range(200):
+        start, (after_s, there) = spawn(seed, 0), nudge(seed, 0)
+
+        assert 0.03 <= math.hypot(there.x - start.x, there.y - start.y) <= 0.05
+        assert math.hypot(there.x - 0.23, there.y) < 0.12
+        assert 0.2 <= after_s <= 0.7
+        assert nudge(seed, 0) == (after_s, there)
 
 
 def test_belt_speed_is_a_parameter() -> None:

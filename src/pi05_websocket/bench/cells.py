@@ -14,6 +14,7 @@ from pi05_websocket.errors import ConfigError
 from pi05_websocket.sim.stats import wilson_interval
 
 __all__ = [
+    "BENCH_TASKS",
     "COMPUTE_MS",
     "CONTROL_HZ",
     "HORIZONS",
@@ -36,6 +37,8 @@ PEERS: tuple[RuleName, ...] = ("openpi", "lerobot", "lerobot-rtc")
 RULES: tuple[RuleName, ...] = (*PEERS, "ours")
 
 _SEAMS = ("replace", "blend", "ensemble")
+BENCH_TASKS = ("cube", "belt", "moved")
+_AIM_TASKS = ("cube", "belt")
 _AIM_LINKS = ("local", "wan", "far")
 
 
@@ -84,15 +87,15 @@ class Episode:
     row_jumps: float = 0.0
     """The 99th percentile of the same between the rows of the chunks as the policy gave them."""
     reaction_s: float | None = None
-    """From a change of the scene to the first command planned from an observation that shows it, on average
-    over all moments of the motion at which the scene could change."""
+    """From a change of the scene to the first command planned from an observation that shows it: of the moved
+    cube, or, where nothing is moved, on average over all moments of the motion at which it could change."""
     round_trips_ms: list[float] = field(default_factory=list)
     """Of each request, from sending to the reply's arrival, inference included."""
 
 
 def cells(
     *,
-    tasks: Sequence[str] = ("cube", "belt"),
+    tasks: Sequence[str] = BENCH_TASKS,
     horizons: Sequence[int] = HORIZONS,
     links: Iterable[Link] = tuple(LINKS.values()),
     rules: Sequence[str] = RULES,
@@ -107,7 +110,7 @@ def cells(
     measured with policies that can do it, which the expert cannot.
 
     Args:
-        tasks: `cube`, `belt`.
+        tasks: `cube`, `belt`, `moved`; the last only with the longest chunks, whose plans live longest.
         horizons: Rows of a chunk.
         links: Networks.
         rules: Ours and the peers'.
@@ -125,6 +128,8 @@ def cells(
             raise ConfigError(f"unknown {sorted(unknown)}: expected some of {', '.join(known)}")
     found = []
     for task, horizon, link, rule in itertools.product(tasks, horizons, links, rules):
+        if task == "moved" and horizon != max(horizons):
+            continue
         for seam in seams if rule == "ours" else ("replace",):
             delay = (link.rtt_ms + COMPUTE_MS) / 1000 * CONTROL_HZ
             if seam == "rtc" and not conditions:
@@ -148,6 +153,7 @@ def is_aim(cell: Cell) -> bool:
     """Say whether the benchmark's aim is stated for a cell: 50 rows, blended, here, at 200 and at 400 ms."""
     return (
         cell.policy == "expert"
+        and cell.task in _AIM_TASKS
         and cell.horizon == 50
         and cell.rule == "ours"
         and cell.seam == "blend"

@@ -95,7 +95,7 @@ class Bench:
     """One simulated arm of one task, episode after episode. A context manager.
 
     Args:
-        task: `cube` or `belt`.
+        task: `cube`, `belt` or `moved`.
         belt_speed: Metres per second; None: the task's own.
         policy: What drives it; None: the expert.
         clock: What the arm lives on; None: a virtual one.
@@ -162,11 +162,15 @@ class Bench:
             self._clock.sleep(max(0.0, began + tick / CONTROL_HZ - self._clock.now()))
             self._sim.get_joints()
         ended = next((event for event in self._events if event.kind == "ended"), None)
+        moved = next(
+            (event.time_s - began for event in self._events if event.kind == "moved"), None
+        )
         return record.episode(
             cell,
             seed,
             success=ended is not None and ended.success,
             time_s=_NEVER_MOVED_S if ended is None else ended.duration_s,
+            moved_s=moved,
         )
 
     def _first_rows(self, cell: Cell) -> Infer:
@@ -277,8 +281,18 @@ class Record:
         """The 99th percentile of the changes of velocity inside the chunks; 0 without any."""
         return round(float(np.quantile(self._row_jumps, 0.99)), 3) if self._row_jumps else 0.0
 
-    def episode(self, cell: Cell, seed: int, *, success: bool, time_s: float) -> Episode:
-        """Return the episode's figures."""
+    def episode(
+        self, cell: Cell, seed: int, *, success: bool, time_s: float, moved_s: float | None = None
+    ) -> Episode:
+        """Return the episode's figures.
+
+        Args:
+            cell: What was measured.
+            seed: Which cube.
+            success: Whether it was picked up.
+            time_s: From the first motion to success, or to the end.
+            moved_s: When the cube was moved, seconds after tick 0; None: it was not.
+        """
         jumps = velocity_jumps(np.array(self._commands)) if len(self._commands) > 2 else []
         # Jump i lies at command i + 1: the step to command k shows in the jumps at k - 1 and k.
         at_seams = [
@@ -294,10 +308,18 @@ class Record:
             requests=len(self._observed_at),
             seam_jumps=[round(jump, 3) for jump in at_seams],
             row_jumps=self.row_jumps,
-            reaction_s=self._reaction(),
+            reaction_s=self._usual_reaction() if moved_s is None else self._reaction(moved_s),
         )
 
-    def _reaction(self) -> float | None:
+    def _reaction(self, moved_s: float) -> float | None:
+        """Return how long after a moment the first command is due whose observation is younger."""
+        first = self.tick + 1 - len(self._planned_from)
+        for tick, seen in enumerate(self._planned_from, first):
+            if seen is not None and seen / CONTROL_HZ >= moved_s:
+                return round(tick / CONTROL_HZ - moved_s, 4)
+        return None
+
+    def _usual_reaction(self) -> float | None:
         """Return the mean over all ticks of the time until a command is planned from an observation since."""
         first = self.tick + 1 - len(self._planned_from)
         waits, answer_at = [], None

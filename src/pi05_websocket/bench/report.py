@@ -72,10 +72,14 @@ def _cell(figures: Figures) -> str:
     held = figures["held_ticks"] / max(1, figures["ticks"])
     time = figures["time_to_success_s"]
     seam = figures["seam_velocity_ratio"]
-    return (
+    words = (
         f"{share:.0%}, {'-' if time is None else f'{time:.1f} s'}, {held:.0%} held, "
         f"seam {'-' if seam is None else f'{seam:.1f}'}"
     )
+    if figures["task"] != "moved":
+        return words
+    reaction = figures["reaction_s"]
+    return f"{words}, reacts in {'-' if reaction is None else f'{reaction:.2f} s'}"
 
 
 def paired_difference(pairs: Sequence[tuple[bool, bool]]) -> tuple[float, float, float]:

@@ -17,7 +17,16 @@ from typing import Any
 
 import tyro
 
-from pi05_websocket.bench.cells import HORIZONS, RULES, Cell, Episode, cells, is_aim, summary
+from pi05_websocket.bench.cells import (
+    BENCH_TASKS,
+    HORIZONS,
+    RULES,
+    Cell,
+    Episode,
+    cells,
+    is_aim,
+    summary,
+)
 from pi05_websocket.bench.links import LINKS, make_link
 from pi05_websocket.bench.policies import MeasuredPolicy
 from pi05_websocket.bench.report import aim, plot, table, write_results
@@ -57,8 +66,8 @@ class LatencyBench:
     policy: tuple[str, ...] = ("expert",)
     """expert, and what else `serve --policy` can load: lerobot:PATH. Another checkpoint wants another --out."""
 
-    tasks: tuple[str, ...] = ("cube", "belt")
-    """cube, belt."""
+    tasks: tuple[str, ...] = BENCH_TASKS
+    """cube: at rest. belt: carried along. moved: at rest, until somebody moves it under the arm's eyes."""
 
     horizons: tuple[int, ...] | None = None
     """Rows of a chunk; None: as many as the policy's have, with --full and the expert 10 25 50."""

@@ -76,8 +76,8 @@ class DemoCommand:
     episodes: int = 5
     """How many cubes to pick up, one after another."""
 
-    task: Literal["cube", "belt"] = "cube"
-    """A cube that lies still, or one on a moving belt."""
+    task: Literal["cube", "belt", "moved"] = "cube"
+    """A cube that lies still, one on a moving belt, or one that is moved while the arm is on its way."""
 
     seed: int = 0
     """Decides where the cubes lie."""

@@ -15,6 +15,7 @@ how the program that drives it divides time, so there are three rules (`NextEpis
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Literal
@@ -23,7 +24,7 @@ __all__ = ["EpisodeEvent", "EpisodeKeeper", "EpisodeRules", "NextEpisode", "Phas
 
 NextEpisode = Literal["done", "idle", "never"]
 
-EventKind = Literal["began", "succeeded", "ended", "next"]
+EventKind = Literal["began", "moved", "succeeded", "ended", "next"]
 
 
 class Phase(Enum):
@@ -54,7 +55,7 @@ class EpisodeRules:
 
 @dataclass(frozen=True, slots=True)
 class EpisodeEvent:
-    """Something happened to an episode; `next` asks for the cube of episode number `episode`."""
+    """Something happened to an episode; `next` asks for its cube, `moved` for the cube's second place."""
 
     kind: EventKind
     episode: int
@@ -65,10 +66,21 @@ class EpisodeEvent:
 
 
 class EpisodeKeeper:
-    """Follows one episode after another. Times are seconds on any one clock."""
+    """Follows one episode after another. Times are seconds on any one clock.
 
-    def __init__(self, rules: EpisodeRules) -> None:
+    Args:
+        rules: When episodes end.
+        nudge_after_s: For an episode's number, how many seconds after its beginning somebody moves the cube;
+            None: nobody does.
+    """
+
+    def __init__(
+        self, rules: EpisodeRules, nudge_after_s: Callable[[int], float] | None = None
+    ) -> None:
         self.rules = rules
+        self._nudge_after_s = nudge_after_s
+        self._nudge_s: float | None = None
+        """When the cube is to be moved; None: not any more."""
         self.episode = 0
         self.phase = Phase.WAITING
         self._began_s = 0.0
@@ -94,6 +106,10 @@ class EpisodeKeeper:
         """Note one step of the physics; return what follows from it."""
         events: list[EpisodeEvent] = []
         if self.phase is Phase.RUNNING:
+            if self._nudge_s is not None and now_s >= self._nudge_s:
+                self._nudge_s = None
+                if not lifted and self._success_s is None:
+                    events.append(self._event("moved", now_s))
             if lifted and self._success_s is None:
                 self._success_s = now_s
                 events.append(self._event("succeeded", now_s))
@@ -130,6 +146,8 @@ class EpisodeKeeper:
         self.phase = Phase.RUNNING
         self._began_s = now_s
         self._success_s = None
+        if self._nudge_after_s is not None:
+            self._nudge_s = now_s + self._nudge_after_s(self.episode)
         return EpisodeEvent("began", self.episode, now_s)
 
     def _end(self, now_s: float) -> EpisodeEvent:

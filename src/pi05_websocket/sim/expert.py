@@ -37,7 +37,7 @@ _KEYS = {
 
 
 class ExpertPolicy:
-    """Solves the tasks `cube` and `belt`; see the module.
+    """Solves the tasks `cube`, `belt` and `moved`; see the module.
 
     A cube it does not see is no error: it moves the gripper out of the front camera's view and looks again.
     """

@@ -23,7 +23,7 @@ from pi05_websocket.sim.cameras import CameraOnDemand, Cameras, CameraThread, Im
 from pi05_websocket.sim.episodes import EpisodeEvent, EpisodeKeeper, EpisodeRules
 from pi05_websocket.sim.rendering import WRIST_SIZE, Look
 from pi05_websocket.sim.scene import STEP_S, Scene
-from pi05_websocket.sim.tasks import TASKS, Task, spawn
+from pi05_websocket.sim.tasks import TASKS, Task, nudge, spawn
 
 __all__ = ["CAMERA_SHAPES", "IllegalAction", "SimConfig", "SimSO101", "checked_action"]
 
@@ -108,7 +108,7 @@ class SimSO101:
         self._lock = threading.RLock()
         self._scene = Scene(belt_speed=self.config.task.belt_speed)
         self._seed = self.config.seed
-        self._keeper = EpisodeKeeper(self.config.rules)
+        self._keeper = self._new_keeper()
         self._epoch_s = 0.0
         self.reset()
         self._cameras = self._open_cameras()
@@ -131,9 +131,16 @@ class SimSO101:
         """Put the arm home, at once, and lay out episode 0. For tests and benchmarks: a real arm cannot."""
         with self._lock:
             self._seed = self._seed if seed is None else seed
-            self._keeper = EpisodeKeeper(self.config.rules)
+            self._keeper = self._new_keeper()
             self._scene.reset(HOME, spawn(self._seed, 0))
             self._epoch_s = self._clock.now()
+
+    def _new_keeper(self) -> EpisodeKeeper:
+        seed = self._seed
+        nudged = self.config.task.nudged
+        return EpisodeKeeper(
+            self.config.rules, (lambda episode: nudge(seed, episode)[0]) if nudged else None
+        )
 
     def get_observation(self) -> dict[str, Any]:
         """Return LeRobot's flat form: six `<joint>.pos` floats, and an image under each camera's name."""
@@ -207,5 +214,7 @@ class SimSO101:
         for event in events:
             if event.kind == "next":
                 self._scene.place_cube(spawn(self._seed, event.episode))
+            elif event.kind == "moved":
+                self._scene.place_cube(nudge(self._seed, event.episode)[1])
             if self._on_event is not None:
                 self._on_event(event)

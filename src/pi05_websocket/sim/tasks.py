@@ -18,6 +18,7 @@ __all__ = [
     "Task",
     "belt_speed_in",
     "make_task",
+    "nudge",
     "spawn",
 ]
 
@@ -34,6 +35,11 @@ _BELT_SPEED_WORDS = re.compile(
 _SPAWN_CENTRE = (0.23, 0.0)
 _SPAWN_RADIUS = 0.07
 
+_NUDGE_S = (0.2, 0.7)
+"""When the cube is moved, seconds after the arm began to move: the jaws come down on it after one."""
+_NUDGE_M = (0.03, 0.05)
+"""How far: beyond what the jaws would forgive."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
@@ -48,6 +54,9 @@ class Task:
     belt_speed: float = 0.0
     """How fast the cube travels towards +y until it is grasped, metres per second."""
 
+    nudged: bool = False
+    """Whether somebody moves the cube once, while the arm is on its way to it."""
+
 
 def _belt(speed: float) -> Task:
     # One image shows where the belt is, not how fast it runs: the instruction says it.
@@ -58,6 +67,7 @@ def _belt(speed: float) -> Task:
 TASKS = {
     "cube": Task(name="cube", prompt="Pick up the red cube."),
     "belt": _belt(BELT_SPEED),
+    "moved": Task(name="moved", prompt="Pick up the red cube.", nudged=True),
 }
 
 
@@ -112,3 +122,15 @@ def spawn(seed: int, episode: int) -> CubePose:
     )
     x, y = _SPAWN_CENTRE
     return CubePose(x + radius * np.cos(angle), y + radius * np.sin(angle), yaw)
+
+
+def nudge(seed: int, episode: int) -> tuple[float, CubePose]:
+    """Return how many seconds after the first motion the cube is moved, and to where. Repeats as `spawn`."""
+    start = spawn(seed, episode)
+    rng = np.random.default_rng([seed, episode, 1])
+    after_s, distance = rng.uniform(*_NUDGE_S), rng.uniform(*_NUDGE_M)
+    # Towards the middle, give or take: it stays where the arm reaches it.
+    inwards = np.arctan2(_SPAWN_CENTRE[1] - start.y, _SPAWN_CENTRE[0] - start.x)
+    angle = inwards + rng.uniform(-np.pi / 2, np.pi / 2)
+    x, y = start.x + distance * np.cos(angle), start.y + distance * np.sin(angle)
+    return after_s, CubePose(x, y, rng.uniform(0, np.pi))

@@ -25,6 +25,7 @@ from pi05_websocket.chunks.scheduler import (
     Request,
     SchedulerConfig,
 )
+from pi05_websocket.chunks.travel import TravelEstimator
 from pi05_websocket.clock import SYSTEM_CLOCK, Clock
 from pi05_websocket.data import ActionChunk, ActionKind, ExchangeRecord, Float32Array, Observation
 from pi05_websocket.errors import InvalidReply, Pi05WebsocketError
@@ -154,8 +155,7 @@ class ActionPlayer:
         self._chunk_rows = 0
         self._failures = 0
         self._retry_at = 0.0
-        self._way_up_ms = 0.0
-        """Shortest time an observation took to the server; 0 while it is not known."""
+        self._travel = TravelEstimator()
         self._outage = Outage(
             config.fallback,
             clock=clock,
@@ -303,7 +303,7 @@ class ActionPlayer:
             ),
             control_hz=self.config.control_hz,
             deadline_ms=len(leftover) * tick_ms if len(leftover) else None,
-            age_ms=self._way_up_ms,
+            age_ms=self._travel.one_way_ms(),
         )
 
     def wait(self, timeout: float) -> None:
@@ -439,7 +439,11 @@ class ActionPlayer:
         self.last_exchange = exchange_record(
             request, exchange, reply, encode_ms=pending.encode_ms, tick=tick
         )
-        self._note_way(self.last_exchange)
+        if self.last_exchange.server_ms is not None:
+            self._travel.add(
+                round_trip_ms=self.last_exchange.round_trip_ms,
+                server_ms=self.last_exchange.server_ms + 1000 * self._queue_s,
+            )
         tell_exchange(
             self.last_exchange,
             outcome,
@@ -457,12 +461,6 @@ class ActionPlayer:
                 "`timeout`, or use a longer action horizon"
             )
             self._report(self._failure)
-
-    def _note_way(self, record: ExchangeRecord) -> None:
-        """Keep the shortest way to the server seen so far: half of what the policy did not take."""
-        if record.server_ms is not None:
-            way = max(0.0, record.round_trip_ms - record.server_ms) / 2
-            self._way_up_ms = way if not self._way_up_ms else min(way, self._way_up_ms)
 
     def _accept(self, actions: Float32Array) -> None:
         if self._action_dim is None:

@@ -20,6 +20,7 @@ from lerobot.policies.rtc.configuration_rtc import RTCConfig
 from lerobot_policy_pi05_websocket.safety import (
     AS_IT_IS,
     NEVER_LEFT,
+    UnitSettings,
     hold_config,
     joint_ranges,
     limits_config,
@@ -34,6 +35,7 @@ from pi05_websocket.errors import ConfigError
 from pi05_websocket.keymap import KeyMap, StatePart
 from pi05_websocket.presets import preset
 from pi05_websocket.robot.player import PlayerConfig
+from pi05_websocket.units import UnitMap
 
 __all__ = ["PI05WebSocketConfig"]
 
@@ -93,6 +95,26 @@ class PI05WebSocketConfig(PreTrainedConfig):  # type: ignore[misc]  # LeRobot is
 
     joint_names: list[str] = field(default_factory=list)
     """Order of the joints in raw robot dicts; empty: the key map's, or the robot's own order."""
+
+    robot_units: str = ""
+    """Units the robot is driven in: lerobot (degrees, gripper 0..100), lerobot_normalized (-100..100: LeRobot
+    before 0.4.4), radians, or one unit for all joints. Empty: the policy's own, and nothing is converted."""
+
+    policy_units: str = ""
+    """The same for the policy, that is for the data set it was trained on. Empty: the key map's."""
+
+    robot_joint_units: dict[str, str] = field(default_factory=dict)
+    """Joints whose unit is another on the robot's side: `{gripper: fraction}`. Units: degrees, radians,
+    normalized (-100..100), percent (0..100), fraction (0..1)."""
+
+    policy_joint_units: dict[str, str] = field(default_factory=dict)
+    """The same on the policy's side."""
+
+    joint_signs: dict[str, int] = field(default_factory=dict)
+    """-1 for joints that the policy counts the other way round: `{wrist_roll: -1}`."""
+
+    joint_offsets: dict[str, float] = field(default_factory=dict)
+    """What the policy's number is more than the robot's, in the policy's unit: `{elbow_flex: 90}`."""
 
     action_dim: int | None = None
     """Values per action; None: the environment's, the dataset's or the key map's."""
@@ -277,6 +299,35 @@ class PI05WebSocketConfig(PreTrainedConfig):  # type: ignore[misc]  # LeRobot is
             key_map = replace(key_map, joint_names=tuple(self.joint_names))
         return key_map
 
+    def unit_map(self, key_map: KeyMap) -> UnitMap | None:
+        """Return what is converted between robot and policy; None where nothing is.
+
+        Raises:
+            ConfigError: An unknown name, a range that is not known, or actions that are no joint targets.
+        """
+        made = self._unit_settings().unit_map(
+            key_map.joint_names,
+            known=key_map.unit_system,
+            joint_limits=self.joint_limits,
+            calibration_file=self.calibration_file,
+        )
+        kind = self.action_kind or key_map.action_kind
+        if made is not None and kind != "absolute":
+            raise ConfigError(
+                f"units, signs and offsets are for joint targets; this policy's actions are {kind}"
+            )
+        return made
+
+    def _unit_settings(self) -> UnitSettings:
+        return UnitSettings(
+            robot_units=self.robot_units,
+            policy_units=self.policy_units,
+            robot_joint_units=self.robot_joint_units,
+            policy_joint_units=self.policy_joint_units,
+            joint_signs=self.joint_signs,
+            joint_offsets=self.joint_offsets,
+        )
+
     def connection_config(self) -> ConnectionConfig:
         """Return how to reach the server; reads the environment and the files that hold secrets.
 
@@ -296,21 +347,28 @@ class PI05WebSocketConfig(PreTrainedConfig):  # type: ignore[misc]  # LeRobot is
         feature = self.action_feature
         width = self.action_dim or (feature.shape[0] if feature is not None else key_map.action_dim)
         kind = self.action_kind or key_map.action_kind
+        units = self.unit_map(key_map)
+        limits = limits_config(
+            joint_ranges(
+                joint_limits=self.joint_limits,
+                calibration_file=self.calibration_file,
+                joints=key_map.joint_names,
+                degrees=self._unit_settings().degrees,
+            ),
+            max_velocity=self.max_velocity,
+            max_step=self.max_step,
+        )
+        resume = self._resume() if tick_source == "wall" else AS_IT_IS
+        if units is not None:
+            limits = limits.converted(units.scale, units.offset)
+            resume = resume.scaled(units.scale)
         return PlayerConfig(
             scheduler=self._scheduler(tick_source=tick_source, action_kind=kind),
             fallback=self.fallback,  # type: ignore[arg-type]  # checked in __post_init__
             action_kind=kind,  # type: ignore[arg-type]
             hold=self._hold() if tick_source == "wall" else NEVER_LEFT,
-            resume=self._resume() if tick_source == "wall" else AS_IT_IS,
-            limits=limits_config(
-                joint_ranges(
-                    joint_limits=self.joint_limits,
-                    calibration_file=self.calibration_file,
-                    joints=key_map.joint_names,
-                ),
-                max_velocity=self.max_velocity,
-                max_step=self.max_step,
-            ),
+            resume=resume,
+            limits=limits,
             action_dim=width,
             use_rtc=self.seam in ("auto", "rtc") and tick_source == "wall",
             control_hz=self.control_hz,

@@ -19,6 +19,7 @@ import logging
 import threading
 import weakref
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,7 @@ class PI05WebSocketPolicy(PreTrainedPolicy):  # type: ignore[misc]  # LeRobot is
         super().__init__(config)
         self.config: PI05WebSocketConfig = config
         self._key_map = config.key_map()
+        self._units = config.unit_map(self._key_map)
         self._clock = clock
         built_for_env = bool(config.output_features) and dataset_meta is None
         self._tick_source = config.tick_source
@@ -176,6 +178,7 @@ class PI05WebSocketPolicy(PreTrainedPolicy):  # type: ignore[misc]  # LeRobot is
                     config.control_hz,
                     config.fallback.upper(),
                 )
+                self._tell_units()
             return self._remote
 
     def resume(self) -> bool:
@@ -200,6 +203,20 @@ class PI05WebSocketPolicy(PreTrainedPolicy):  # type: ignore[misc]  # LeRobot is
             self._sessions.clear()
         if finalizer is not None:
             finalizer()
+
+    def _tell_units(self) -> None:
+        """Show once what is converted into what; nothing on the wire would tell a mistake."""
+        assert self._trace is not None
+        if self._units is not None:
+            logger.info("units:\n%s", self._units.table())
+            self._trace.write("units", table=self._units.table().splitlines())
+        elif self._key_map.unit_system:
+            logger.warning(
+                "policies with key map %s use %s; nothing is converted, because robot_units is not set: "
+                "--policy.robot_units=lerobot for LeRobot since 0.4.4, lerobot_normalized before",
+                self._key_map.name,
+                self._key_map.units,
+            )
 
     @property
     def server_metadata(self) -> dict[str, Any]:
@@ -238,10 +255,11 @@ class PI05WebSocketPolicy(PreTrainedPolicy):  # type: ignore[misc]  # LeRobot is
         """
         if is_raw(batch):
             joints = joint_order(batch, self._key_map.joint_names)
-            observation = split_raw(batch, joints, self.config.task)
+            observation = self._in_policy_units(split_raw(batch, joints, self.config.task))
             values = self._select([observation])[0]
             return self._robot_action(values, joints)
-        return torch.from_numpy(np.stack(self._select(split_batch(batch, self.config.task))))
+        observations = map(self._in_policy_units, split_batch(batch, self.config.task))
+        return torch.from_numpy(self._in_robot_units(np.stack(self._select(list(observations)))))
 
     def supports_rtc(self) -> bool:
         """Say that LeRobot's `rtc` engine may drive this policy."""
@@ -283,9 +301,9 @@ class PI05WebSocketPolicy(PreTrainedPolicy):  # type: ignore[misc]  # LeRobot is
         Raises:
             Pi05WebsocketError: No chunk, and why.
         """
-        observations = split_batch(batch, self.config.task)
+        observations = [self._in_policy_units(o) for o in split_batch(batch, self.config.task)]
         if inference_delay is None and prev_chunk_left_over is None:
-            return torch.from_numpy(self._infer_all(observations))
+            return torch.from_numpy(self._in_robot_units(self._infer_all(observations)))
         if len(observations) != 1:
             raise ConfigError(
                 f"the rtc engine drives one robot, got a batch of {len(observations)}"
@@ -327,7 +345,18 @@ class PI05WebSocketPolicy(PreTrainedPolicy):  # type: ignore[misc]  # LeRobot is
             raise IncompatibleServer(
                 f"an action has {len(values)} values, the robot {len(joints)} joints: {', '.join(joints)}"
             )
-        return {joint: float(value) for joint, value in zip(joints, values, strict=True)}
+        targets = self._in_robot_units(values)
+        return {joint: float(value) for joint, value in zip(joints, targets, strict=True)}
+
+    def _in_policy_units(self, observation: RobotObservation) -> RobotObservation:
+        """Return the observation as the policy's data set had it."""
+        if self._units is None:
+            return observation
+        return replace(observation, state=self._units.to_policy(observation.state))
+
+    def _in_robot_units(self, values: Float32Array) -> Float32Array:
+        """Return targets `(..., joints)` as the robot takes them."""
+        return values if self._units is None else self._units.to_robot(values)
 
     # --- whole chunks ----------------------------------------------------------------------------------------
 
@@ -368,6 +397,7 @@ class PI05WebSocketPolicy(PreTrainedPolicy):  # type: ignore[misc]  # LeRobot is
                     config=config,
                     clock=self._clock,
                     trace=self._trace,
+                    units=self._units,
                 )
             return self._rtc
 

@@ -32,6 +32,7 @@ from pi05_websocket.robot.limits import Limits
 from pi05_websocket.robot.outage import PROGRESS_AFTER_S, next_progress
 from pi05_websocket.robot.player import PlayerConfig
 from pi05_websocket.robot.trace import Trace
+from pi05_websocket.units import UnitMap
 from pi05_websocket.wire.messages import read_actions
 from pi05_websocket.wire.realtime import (
     RealtimeReply,
@@ -60,6 +61,7 @@ class RtcChunks:
         config: PlayerConfig,
         clock: Clock,
         trace: Trace | None = None,
+        units: UnitMap | None = None,
     ) -> None:
         control_hz = config.control_hz
         self._remote = remote
@@ -80,6 +82,7 @@ class RtcChunks:
         )
         self._lock = threading.Lock()
         self._episode = 0
+        self._units = units
         self._last: Float32Array | None = None
         self._last_rows = 0
         """Rows of the last chunk that are the policy's, without those put in front."""
@@ -122,7 +125,7 @@ class RtcChunks:
             raise ConnectionLost("a new episode began: waiting for its first observation")
         began = self._clock.now()
         self._wait_for_link(episode)
-        left = true_leftover(prefix, last)
+        left = self._true_leftover(prefix, last)
         leftover = len(left)
         request = self._realtime(left, last, last_rows)
         sent = observer(self._key_map, observation)()
@@ -167,7 +170,16 @@ class RtcChunks:
             leftover=leftover,
             pinned_rows=0 if reply is None or reply.prefix == "none" else reply.delay,
         )
-        return chunk
+        return chunk if self._units is None else self._units.to_robot(chunk)
+
+    def _true_leftover(
+        self, prefix: Float32Array | None, last: Float32Array | None
+    ) -> Float32Array:
+        """Return what is true of the engine's leftover, in the policy's units, bit for bit as it came."""
+        if self._units is None or last is None:
+            return true_leftover(prefix, last)
+        left = len(true_leftover(prefix, self._units.to_robot(last)))
+        return last[len(last) - left :]
 
     def _pose(self, observation: RobotObservation, actions: Float32Array) -> Float32Array | None:
         """Return where the arm stands, where that can be compared with an action."""

@@ -1,25 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pauses, resumes and limits: from LeRobot's flat settings and files to the library's frozen configs.
+"""Pauses, resumes, limits and units: from LeRobot's flat settings and files to the library's frozen configs.
 
 In: seconds, joint names, a calibration file, a robot. Out: `HoldConfig`, `ResumeConfig`, `LimitsConfig` in
-ticks and in the policy's joint order.
+ticks and in the policy's joint order, and a `UnitMap`.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
 
 from pi05_websocket.chunks.hold import HoldConfig
 from pi05_websocket.chunks.resume import ResumeConfig
 from pi05_websocket.errors import ConfigError
-from pi05_websocket.robot.limits import LimitsConfig, ranges_from_calibration
+from pi05_websocket.robot.calibration import read_calibration
+from pi05_websocket.robot.limits import (
+    LimitsConfig,
+    angles_from_calibration,
+    ranges_from_calibration,
+)
+from pi05_websocket.units import UNIT_SYSTEMS, UnitMap, unit_map
 
 __all__ = [
     "AS_IT_IS",
     "NEVER_LEFT",
+    "UnitSettings",
     "hold_config",
     "joint_ranges",
     "limits_config",
@@ -66,13 +72,15 @@ def joint_ranges(
     joint_limits: Mapping[str, Sequence[float]],
     calibration_file: str | None,
     joints: Sequence[str],
+    degrees: bool = True,
 ) -> tuple[tuple[float, float], ...] | None:
-    """Return each joint's range in the policy's order; None where nothing is known of any.
+    """Return each joint's range in the policy's order, the robot's units; None where nothing is known of any.
 
     Args:
         joint_limits: Joint to its smallest and largest target; a joint that is not named has no limit.
         calibration_file: LeRobot's file of the arm, for the joints that are not named.
         joints: Names in the policy's order.
+        degrees: Whether the robot is driven in degrees, and not in -100..100.
 
     Raises:
         ConfigError: An unknown joint, a range that is none, a file that cannot be read.
@@ -84,7 +92,7 @@ def joint_ranges(
     names = [joint.removesuffix(".pos") for joint in joints]
     ranges = dict.fromkeys(names, (-float("inf"), float("inf")))
     if calibration_file is not None:
-        read = ranges_from_calibration(_calibration(calibration_file), names)
+        read = ranges_from_calibration(read_calibration(calibration_file), names, degrees=degrees)
         ranges.update(zip(names, read, strict=True))
     for joint, bounds in joint_limits.items():
         name = joint.removesuffix(".pos")
@@ -94,6 +102,73 @@ def joint_ranges(
             raise ConfigError(f"joint_limits: {joint}: expected [smallest, largest], got {bounds}")
         ranges[name] = (float(bounds[0]), float(bounds[1]))
     return tuple(ranges[name] for name in names)
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnitSettings:
+    """What a person says about units; see the fields of the same names in the policy's settings."""
+
+    robot_units: str = ""
+    policy_units: str = ""
+    robot_joint_units: Mapping[str, str] = field(default_factory=dict)
+    policy_joint_units: Mapping[str, str] = field(default_factory=dict)
+    joint_signs: Mapping[str, int] = field(default_factory=dict)
+    joint_offsets: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def degrees(self) -> bool:
+        """Whether the robot is driven in degrees, as LeRobot does since 0.4.4."""
+        return UNIT_SYSTEMS.get(self.robot_units, (self.robot_units,))[0] in ("", "degrees")
+
+    def unit_map(
+        self,
+        joints: Sequence[str],
+        *,
+        known: str,
+        joint_limits: Mapping[str, Sequence[float]],
+        calibration_file: str | None,
+    ) -> UnitMap | None:
+        """Return what is converted; None where nothing is.
+
+        Args:
+            joints: Names in the policy's order.
+            known: The key map's units, for a policy whose units were not named.
+            joint_limits: Ranges where the robot counts in degrees, for joints whose range is needed.
+            calibration_file: LeRobot's file of the arm, for the same.
+
+        Raises:
+            ConfigError: An unknown name, or a range that is needed and not known.
+        """
+        own = (
+            self.robot_joint_units,
+            self.policy_joint_units,
+            self.joint_signs,
+            self.joint_offsets,
+        )
+        if not self.robot_units and not self.policy_units and not any(own):
+            return None
+        ranges: dict[str, tuple[float, float]] = {}
+        if calibration_file is not None:
+            names = [joint.removesuffix(".pos") for joint in joints]
+            ranges.update(angles_from_calibration(read_calibration(calibration_file), names))
+        if self.degrees:
+            ranges |= {
+                name.removesuffix(".pos"): (float(bounds[0]), float(bounds[1]))
+                for name, bounds in joint_limits.items()
+                if name.removesuffix(".pos") != "gripper"
+            }
+        robot = self.robot_units or "lerobot"
+        made = unit_map(
+            joints,
+            robot=robot,
+            policy=self.policy_units or known or robot,
+            robot_units=self.robot_joint_units,
+            policy_units=self.policy_joint_units,
+            signs=self.joint_signs,
+            offsets=self.joint_offsets,
+            ranges_degrees=ranges,
+        )
+        return None if made.identity else made
 
 
 def limits_config(
@@ -140,13 +215,3 @@ def ranges_of_robot(robot: Any) -> dict[str, list[float]]:
             ]
             found[name] = list(span)
     return found
-
-
-def _calibration(path: str) -> Mapping[str, Mapping[str, Any]]:
-    try:
-        read = json.loads(Path(path).expanduser().read_text())
-    except (OSError, ValueError) as exc:
-        raise ConfigError(f"calibration_file={path!r} cannot be read: {exc}") from exc
-    if not isinstance(read, dict) or not all(isinstance(entry, dict) for entry in read.values()):
-        raise ConfigError(f"calibration_file={path!r}: expected motors with ranges in it")
-    return read

@@ -68,6 +68,10 @@ class KeyMap:
     joint_names: tuple[str, ...] = ()
     """Order of the joint vector, of the state as of the actions; empty where it is not known."""
 
+    unit_system: str = ""
+    """The same for programs, of joints that can be converted: a name of `units.UNIT_SYSTEMS`; empty where it is
+    not known, or not about joints."""
+
     units: str = ""
     """Units and meaning of state and actions, in words: the wire does not say them."""
 

@@ -33,6 +33,11 @@ _SO101_UNITS = (
     "the calibrated range, gripper 0 (closed) to 100"
 )
 
+_UNITS_IN_WORDS = {
+    "radians": "radians, as phosphobot records them unless told otherwise",
+    "lerobot_normalized": "-100 to 100 over each joint's range, gripper 0 (closed) to 100",
+}
+
 _ALOHA_ARM = (
     "waist",
     "shoulder",
@@ -68,6 +73,7 @@ def _so101(
     source: str,
     state: StatePart | None = None,
     action_horizon: int | None = None,
+    unit_system: str = "",
 ) -> KeyMap:
     """Return a key map of a six-joint arm; only names and cameras differ between them."""
     return KeyMap(
@@ -77,7 +83,8 @@ def _so101(
         action_dim=6,
         action_horizon=action_horizon,
         joint_names=SO101_JOINTS,
-        units=_SO101_UNITS,
+        unit_system=unit_system,
+        units=_UNITS_IN_WORDS.get(unit_system, _SO101_UNITS),
         description=description,
         source=source,
     )
@@ -171,6 +178,7 @@ _ALL = (
             "secondary_0": _padded("observation/images.secondary_0"),
             "secondary_1": _padded("observation/images.secondary_1", required=False),
         },
+        unit_system="radians",
         description="SO-100 policies of the phospho fork of openpi and phosphobot's Pi0 model.",
         source="phosphobot pull request 288",
     ),
@@ -188,6 +196,7 @@ _ALL = (
         {"front": _padded("images/front"), "wrist": _padded("images/wrist")},
         state=StatePart(policy_key="state", size=6, dtype="float64"),
         action_horizon=10,
+        unit_system="lerobot_normalized",
         description="SO-101 in LeIsaac, the Isaac Sim environment.",
         source="LightwheelAI/leisaac source/leisaac/leisaac/policy/service_policy_clients.py",
     ),

@@ -58,6 +58,13 @@ def test_given_bounds_are_kept():
     assert far.follow(ROWS[0]).tolist() == [-5.5, 0.0]
 
 
+def test_bounds_in_other_units():
+    """For numbers that are scaled, joint by joint; what is the chunk's own stays so."""
+    config = ResumeConfig(max_jump=(2.0,), max_ticks=7)
+
+    assert config.scaled(np.array([3.0, -0.5])) == ResumeConfig(max_jump=(6.0, 1.0), max_ticks=7)
+
+
 @pytest.mark.parametrize(
     ("commanded", "measured", "first"),
     [

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -146,3 +148,34 @@ def test_help_teaches(capsys):
 
     for word in ("r: go on", "get_observation", "--robot sim", "--max-velocity"):
         assert word in said
+
+
+def test_units_are_shown_and_converted(arm, server: WebsocketPolicyServer, capsys):
+    """The policy goes on by a radian a row, the arm by 57 degrees: as fast as it may."""
+    words = ["run", "--robot", "my_arm:Arm", "--url", server.url, "--duration", "1.0"]
+    units = ["--robot-units", "degrees", "--policy-units", "radians", "--max-velocity", "60"]
+
+    assert main([*words, *units]) == 0
+
+    assert "0.0174533 * robot" in capsys.readouterr().out
+    steps = np.diff([command[0] for command in arm.commands])
+    assert 1.5 < steps.max() <= 60 / 30 + 0.01
+
+
+def test_units_may_need_the_arms_calibration(arm, server: WebsocketPolicyServer, tmp_path: Path):
+    """-100..100 are shares of a range; with the same units on both sides nothing is converted."""
+    key_map = preset("so101")
+    path = tmp_path / "my_arm.json"
+    path.write_text(
+        json.dumps({name: {"range_min": 0, "range_max": 4095} for name in key_map.joint_names})
+    )
+    old = RunCommand(policy_units="lerobot_normalized")
+
+    with pytest.raises(ConfigError, match="calibration_file"):
+        old.units(key_map)
+    units = replace(old, calibration_file=path).units(key_map)
+
+    assert units is not None
+    assert units.to_policy(np.full(6, 90.0, np.float32))[0] == pytest.approx(50.0)
+    assert RunCommand(robot_units="lerobot", policy_units="lerobot").units(key_map) is None
+    assert RunCommand().units(key_map) is None

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -230,6 +231,91 @@ def test_a_stopped_arm_waits_for_a_person(served, closing):
         pass
     for _ in range(30):
         assert tick() == pose
+
+
+def test_units_are_converted_both_ways(served, closing, caplog):
+    """The policy sees radians and turns; the robot's limits are the robot's; the log shows the table."""
+    policy, url = served(step=math.radians(1.0))
+    arm = FakeArm(FakeArmConfig())
+    arm.connect()
+    config = PI05WebSocketConfig(
+        websocket_url=url,
+        task="go",
+        robot_units="lerobot",
+        policy_units="radians",
+        policy_joint_units={"gripper": "percent"},
+        joint_signs={"wrist_roll": -1},
+        joint_limits={"shoulder_pan": [-10.0, 1.5]},
+    )
+    with caplog.at_level("INFO"):
+        closing.append(make_policy(config))
+        action = closing[-1].select_action(raw(arm))
+
+    seen = policy.observations[0]["observation/state"]
+    assert seen == pytest.approx([*np.radians([1, 2, 3, 4, -5]), 6], abs=1e-5)
+    assert list(action.values()) == pytest.approx([1.5, 3, 4, 5, 4, 6 + math.radians(1)], abs=1e-4)
+    assert "wrist_roll     degrees     radians     -0.0174533 * robot" in caplog.text
+
+
+def test_the_rtc_engines_leftover_is_in_the_policys_units(served, closing):
+    """The engine holds the robot's numbers; what is sent is the policy's own rows, bit for bit."""
+    _, url = served()
+    config = PI05WebSocketConfig(
+        websocket_url=url,
+        robot_units="degrees",
+        policy_units="radians",
+    )
+    closing.append(make_policy(config))
+    ours = closing[-1]
+    batch = _batch(np.full((1, 6), 0.1, np.float32))
+    chunk = ours.predict_action_chunk(batch, inference_delay=0)[0]
+    rtc = ours._rtc
+    assert rtc is not None
+    assert rtc._last is not None
+
+    left = rtc._true_leftover(chunk[10:].numpy(), rtc._last)
+
+    assert chunk.numpy() == pytest.approx(np.degrees(rtc._last), rel=1e-5)
+    assert left.tobytes() == rtc._last[10:].tobytes()
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"robot_units": "turns"}, "unknown units 'turns'"),
+        ({"joint_signs": {"knee": -1}}, r"no joint \['knee'\]"),
+        ({"keymap": "droid", "robot_units": "degrees", "policy_units": "radians"}, "velocity"),
+        ({"robot_units": "lerobot", "policy_units": "lerobot_normalized"}, "calibration_file"),
+    ],
+)
+def test_impossible_units_are_refused(settings: dict[str, Any], told: str):
+    """Before anything moves."""
+    with pytest.raises(ConfigError, match=told):
+        PI05WebSocketConfig(**settings)
+
+
+def test_old_policies_on_a_new_lerobot(calibration: str):
+    """-100..100 against degrees, by the arm's own calibration; the gripper is the same in both."""
+    config = PI05WebSocketConfig(
+        robot_units="lerobot", policy_units="lerobot_normalized", calibration_file=calibration
+    )
+
+    units = config.unit_map(config.key_map())
+
+    assert units is not None
+    found = units.to_policy(np.array([REACH, -REACH, 0, REACH / 2, 0, 70], np.float32))
+    assert found == pytest.approx([100, -100, 0, 50, 0, 70], abs=1e-3)
+
+
+def test_a_preset_that_knows_its_units_warns(served, closing, caplog):
+    """It does not convert by itself: what the robot counts in is not known."""
+    _, url = served()
+    closing.append(make_policy(PI05WebSocketConfig(websocket_url=url, keymap="so101_leisaac")))
+
+    closing[-1].connect()
+
+    assert "use -100 to 100 over each joint's range" in caplog.text
+    assert "--policy.robot_units=lerobot" in caplog.text
 
 
 def test_a_chunk_for_the_rtc_engine_begins_where_the_arm_is():

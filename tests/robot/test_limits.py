@@ -12,7 +12,12 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from pi05_websocket.errors import ConfigError
-from pi05_websocket.robot.limits import Limits, LimitsConfig, ranges_from_calibration
+from pi05_websocket.robot.limits import (
+    Limits,
+    LimitsConfig,
+    angles_from_calibration,
+    ranges_from_calibration,
+)
 
 HZ = 10.0
 LAST = np.array([0.0, 0.0, 50.0], np.float32)
@@ -89,6 +94,41 @@ def test_limits_say_what_they_are():
     limits = Limits(LimitsConfig(max_step=(5.0,)), "absolute", HZ)
 
     assert "max_step=(5.0,)" in repr(limits)
+
+
+def test_limits_in_other_units():
+    """For numbers that are scaled, shifted and turned round: an upper end becomes a lower one."""
+    limits = LimitsConfig(low=(-10.0,), high=(20.0, 30.0), max_velocity=(4.0,), max_step=(1.0, 2.0))
+
+    made = limits.converted(np.array([2.0, -1.0]), np.array([0.0, 100.0]))
+
+    assert (made.low, made.high) == ((-20.0, 70.0), (40.0, 110.0))
+    assert made.max_velocity == (8.0, 4.0)
+    assert made.max_step == (2.0, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("config", "low", "high"),
+    [
+        ({}, None, None),
+        ({"high": (5.0,)}, (-np.inf, -5.0), (5.0, np.inf)),
+        ({"low": (5.0,)}, (5.0, -np.inf), (np.inf, -5.0)),
+    ],
+)
+def test_no_limit_stays_none(config: dict[str, Any], low: Any, high: Any):
+    """Where a joint is turned round, the open end is on the other side."""
+    made = LimitsConfig(**config).converted(np.array([1.0, -1.0]), np.zeros(2))
+
+    assert (made.low, made.high) == (low, high)
+
+
+def test_angles_of_a_calibration_file():
+    """The gripper's too, and only of motors that are in it."""
+    found = angles_from_calibration(
+        {"gripper": {"range_min": 1000, "range_max": 3000}}, ["elbow", "gripper"]
+    )
+
+    assert found == {"gripper": pytest.approx((-1000 * 360 / 4095, 1000 * 360 / 4095))}
 
 
 def test_as_many_limits_as_joints():

@@ -21,6 +21,7 @@ from pi05_websocket.robot.pacer import Pacer
 from pi05_websocket.robot.player import PlayerConfig
 from pi05_websocket.robot.runtime import Runtime
 from pi05_websocket.testing import FakeClock, ScriptedPolicy
+from pi05_websocket.units import UnitMap, unit_map
 
 HZ = 10.0
 KEY_MAP = KeyMap(name="test", cameras={}, state=(StatePart(policy_key="state", size=1),))
@@ -48,7 +49,11 @@ class Scene:
     """A runtime whose policy answers every request at the next tick with a plan of ten rows."""
 
     def __init__(
-        self, *, at: Callable[[Scene, int], None] = lambda scene, tick: None, **config: Any
+        self,
+        *,
+        at: Callable[[Scene, int], None] = lambda scene, tick: None,
+        units: UnitMap | None = None,
+        **config: Any,
     ):
         self.clock = FakeClock()
         self.policy = ScriptedPolicy(self.clock)
@@ -63,6 +68,7 @@ class Scene:
             PlayerConfig(control_hz=HZ, action_dim=1, **config),
             task="pick",
             keys=self._take_keys,
+            units=units,
             clock=self.clock,
         )
 
@@ -88,6 +94,16 @@ def test_runs_at_its_rate_and_tells_how_it_went():
     assert summary.held_by_cause == {"first_chunk": 1}
     assert summary.held_ticks == 1
     assert scene.robot.commands[-1] > 20
+
+
+def test_robot_and_policy_may_count_differently():
+    """The policy goes on by a radian a row from what it sees; the robot is commanded in degrees."""
+    scene = Scene(units=unit_map(["joint"], robot="degrees", policy="radians"))
+
+    scene.runtime.run(0.5)
+
+    assert scene.robot.commands[1:] == pytest.approx([0, *np.degrees([1, 2, 3, 4])], abs=1e-3)
+    assert scene.policy.exchanges[0].observation["state"] == pytest.approx([0.0])
 
 
 def test_q_quits():

@@ -8,9 +8,10 @@ A plan made elsewhere may begin anywhere; the arm must not jump there.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 
 from pi05_websocket.chunks.seam import own_bounds
 from pi05_websocket.data import Float32Array
@@ -44,6 +45,16 @@ class ResumeConfig:
             bound = getattr(self, name)
             if bound is not None and not (bound and all(value > 0 for value in bound)):
                 raise ConfigError(f"{name}={bound}: expected numbers above 0")
+
+    def scaled(self, scale: npt.NDArray[np.float64]) -> ResumeConfig:
+        """Return the same bounds for numbers that are `scale * x`, `(action_dim,)`."""
+
+        def times(bound: tuple[float, ...] | None) -> tuple[float, ...] | None:
+            if bound is None:
+                return None
+            return tuple(float(value) for value in np.abs(scale) * np.asarray(bound))
+
+        return replace(self, max_jump=times(self.max_jump), max_velocity=times(self.max_velocity))
 
 
 class Approach:

@@ -27,13 +27,15 @@ from pi05_websocket.data import Float32Array
 from pi05_websocket.errors import ConfigError
 from pi05_websocket.keymap import KeyMap
 from pi05_websocket.presets import preset
+from pi05_websocket.robot.calibration import read_calibration
 from pi05_websocket.robot.interface import Robot, RobotReading
 from pi05_websocket.robot.keyboard import Keyboard
-from pi05_websocket.robot.limits import LimitsConfig
+from pi05_websocket.robot.limits import LimitsConfig, angles_from_calibration
 from pi05_websocket.robot.player import PlayerConfig
 from pi05_websocket.robot.runtime import KEYS, RunSummary, Runtime
 from pi05_websocket.robot.trace import Trace
 from pi05_websocket.server.loading import load_object
+from pi05_websocket.units import UnitMap, unit_map
 
 __all__ = ["RunCommand", "SimulatedRobot", "run"]
 
@@ -69,6 +71,16 @@ class RunCommand:
 
     cameras: dict[str, str] = field(default_factory=dict)
     """Robot camera to policy camera, where names differ: `front realsense`."""
+
+    robot_units: str = ""
+    """Units the robot is driven in: lerobot (degrees, gripper 0..100), lerobot_normalized (-100..100), radians;
+    empty: the policy's, and nothing is converted."""
+
+    policy_units: str = ""
+    """The same for the policy; empty: the key map's."""
+
+    calibration_file: Path | None = None
+    """LeRobot's calibration of the arm, where units need its ranges."""
 
     control_hz: float = 30.0
     """Ticks per second; the rate the policy was trained at."""
@@ -109,12 +121,34 @@ class RunCommand:
     trace: Path | None = None
     """Write each tick and exchange here, one JSON object a line."""
 
+    def units(self, key_map: KeyMap) -> UnitMap | None:
+        """Return what is converted between robot and policy; None where nothing is."""
+        if not self.robot_units and not self.policy_units:
+            return None
+        ranges = {}
+        if self.calibration_file is not None:
+            read = read_calibration(self.calibration_file)
+            ranges = angles_from_calibration(read, key_map.joint_names)
+        robot = self.robot_units or "lerobot"
+        made = unit_map(
+            key_map.joint_names,
+            robot=robot,
+            policy=self.policy_units or key_map.unit_system or robot,
+            ranges_degrees=ranges,
+        )
+        return None if made.identity else made
+
     def player(self, key_map: KeyMap) -> PlayerConfig:
-        """Return these settings as the player's."""
+        """Return these settings as the player's, in the policy's units."""
         hz, absolute = self.control_hz, key_map.action_kind == "absolute"
         if not hz > 0:
             raise ConfigError(f"control_hz={hz}: must be more than 0")
         joined = "blend" if absolute else "replace"
+        units = self.units(key_map)
+        limits = LimitsConfig(
+            max_velocity=None if self.max_velocity is None else (self.max_velocity,),
+            max_step=None if self.max_step is None else (self.max_step,),
+        )
         return PlayerConfig(
             scheduler=SchedulerConfig(
                 action_horizon=self.action_horizon,
@@ -129,10 +163,7 @@ class RunCommand:
                 auto_resume_ticks=round(self.auto_resume * hz),
             ),
             resume=ResumeConfig(max_ticks=max(1, round(hz))),
-            limits=LimitsConfig(
-                max_velocity=None if self.max_velocity is None else (self.max_velocity,),
-                max_step=None if self.max_step is None else (self.max_step,),
-            ),
+            limits=limits if units is None else limits.converted(units.scale, units.offset),
             action_dim=key_map.action_dim,
             use_rtc=self.seam in ("auto", "rtc"),
             control_hz=hz,
@@ -178,7 +209,9 @@ def run(argv: list[str]) -> int:
         return exc.code if isinstance(exc.code, int) else EXIT_FAILED
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     key_map = preset(command.keymap).with_cameras(command.cameras)
-    player = command.player(key_map)
+    units, player = command.units(key_map), command.player(key_map)
+    if units is not None:
+        print(units.table(), flush=True)
     connection = ConnectionConfig(
         url=command.url,
         request_timeout=command.timeout,
@@ -199,6 +232,7 @@ def run(argv: list[str]) -> int:
             player,
             task=command.task,
             keys=keyboard.keys if keyboard.on else None,
+            units=units,
             trace=trace,
         )
         with _ctrl_c_quits(runtime.controls.quit):

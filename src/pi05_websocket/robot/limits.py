@@ -12,11 +12,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from pi05_websocket.data import ActionKind, Float32Array
 from pi05_websocket.errors import ConfigError
 
-__all__ = ["Limits", "LimitsConfig", "ranges_from_calibration"]
+__all__ = [
+    "Limits",
+    "LimitsConfig",
+    "angles_from_calibration",
+    "ranges_from_calibration",
+    "scaled",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +57,24 @@ class LimitsConfig:
                 raise ConfigError(
                     f"joint limits: expected low < high, got {self.low} and {self.high}"
                 )
+
+    def converted(
+        self, scale: npt.NDArray[np.float64], offset: npt.NDArray[np.float64]
+    ) -> LimitsConfig:
+        """Return the same limits for numbers that are `scale * x + offset`, `(action_dim,)` each."""
+
+        def ends(bound: tuple[float, ...]) -> npt.NDArray[np.float64]:
+            return np.asarray(scale * np.asarray(bound) + offset)
+
+        none = (float("inf"),)
+        low = None if self.low is None and self.high is None else ends(self.low or (-none[0],))
+        high = None if low is None else ends(self.high or none)
+        return LimitsConfig(
+            low=None if low is None or high is None else _floats(np.minimum(low, high)),
+            high=None if low is None or high is None else _floats(np.maximum(low, high)),
+            max_velocity=scaled(self.max_velocity, scale),
+            max_step=scaled(self.max_step, scale),
+        )
 
     def check(self, action_dim: int) -> None:
         """Compare with the width of an action.
@@ -143,12 +168,39 @@ class Limits:
         return slow
 
 
+def scaled(
+    bound: tuple[float, ...] | None, scale: npt.NDArray[np.float64]
+) -> tuple[float, ...] | None:
+    """Return distances or speeds for numbers that are `scale * x`, `(action_dim,)`."""
+    return None if bound is None else _floats(np.abs(scale) * np.asarray(bound))
+
+
+def _floats(values: npt.NDArray[np.float64]) -> tuple[float, ...]:
+    return tuple(float(value) for value in values)
+
+
 def _within(values: Float32Array, centre: Float32Array, reach: Float32Array) -> Float32Array:
     return np.clip(values, centre - reach, centre + reach).astype(np.float32)
 
 
 _ENCODER_STEPS = 4095
 """Largest position of a Feetech STS3215: a turn is 4096 steps, LeRobot divides by 4095."""
+
+
+def angles_from_calibration(
+    calibration: Mapping[str, Mapping[str, Any]], joints: Sequence[str]
+) -> dict[str, tuple[float, float]]:
+    """Return each joint's range in degrees, the gripper's too, counted from its middle.
+
+    Raises:
+        ConfigError: A joint is missing, or has no range.
+    """
+    # Only the name makes the gripper a share of its range there.
+    return {
+        joint: ranges_from_calibration({"joint": calibration.get(joint, {})}, ["joint"])[0]
+        for joint in joints
+        if joint in calibration
+    }
 
 
 def ranges_from_calibration(

@@ -22,6 +22,7 @@ from pi05_websocket.robot.pacer import Pacer
 from pi05_websocket.robot.player import ActionPlayer, PlayerConfig
 from pi05_websocket.robot.ticks import RateMonitor, WallTicks
 from pi05_websocket.robot.trace import Trace
+from pi05_websocket.units import UnitMap
 
 __all__ = ["KEYS", "Controls", "RunSummary", "Runtime"]
 
@@ -106,6 +107,8 @@ class Runtime:
         task: What to do, in words.
         controls: What a person wants.
         keys: Returns keys that were pressed since the last call (`Keyboard.keys`).
+        units: From the robot's units to the policy's; None: they are the same. `config`'s limits are in the
+            policy's.
         clock: What paces the loop.
         trace: Where to write what happened.
     """
@@ -120,6 +123,7 @@ class Runtime:
         task: str,
         controls: Controls | None = None,
         keys: Callable[[], str] | None = None,
+        units: UnitMap | None = None,
         clock: Clock = SYSTEM_CLOCK,
         trace: Trace | None = None,
     ) -> None:
@@ -135,6 +139,7 @@ class Runtime:
         self._key_map = key_map
         self._task = task
         self._keys = keys
+        self._units = units
         self._clock = clock
         self._hz = config.control_hz
         self._held: Counter[CauseName] = Counter()
@@ -180,10 +185,12 @@ class Runtime:
 
     def _tick(self, tick: int) -> None:
         player, key_map = self.player, self._key_map
-        seen = self._robot.get_observation()
+        seen, units = self._robot.get_observation(), self._units
+        joints = seen.joints if units is None else units.to_policy(seen.joints)
         player.collect(tick)
-        player.ask(tick, lambda: key_map.observation(seen.images, seen.joints, self._task))
-        self._robot.send_action(player.act(tick, seen.joints).values)
+        player.ask(tick, lambda: key_map.observation(seen.images, joints, self._task))
+        values = player.act(tick, joints).values
+        self._robot.send_action(values if units is None else units.to_robot(values))
 
     def _obey(self) -> bool:
         """Do what a person wants; say whether to go on."""

@@ -168,6 +168,19 @@ class PI05WebSocketConfig(PreTrainedConfig):  # type: ignore[misc]  # LeRobot is
     max_step: float | None = None
     """Farthest that a target may be from where its joint is measured, in action units."""
 
+    speed_scale: float = 1.0
+    """How fast to execute what the policy plans: 0.3 for a first motion, 1 as trained."""
+
+    dry_run: bool = False
+    """Show what the policy would do beside where the arm is; the arm keeps the pose it has."""
+
+    confirm: bool = False
+    """The same until you let it move: `policy.resume()`, or the control port."""
+
+    control_port: int | None = None
+    """Port of a page on this machine that stops the arm, lets it go on and gives it another task; also for
+    `pi05-websocket control`. 9091 is its default."""
+
     connect_timeout: float = 10.0
     """Longest wait for name resolution and TCP."""
 
@@ -372,6 +385,10 @@ class PI05WebSocketConfig(PreTrainedConfig):  # type: ignore[misc]  # LeRobot is
             action_dim=width,
             use_rtc=self.seam in ("auto", "rtc") and tick_source == "wall",
             control_hz=self.control_hz,
+            speed_scale=self.speed_scale if tick_source == "wall" else 1.0,
+            dry_run=self.dry_run,
+            confirm=self.confirm and tick_source == "wall",
+            joint_names=key_map.joint_names,
         )
 
     def _hold(self) -> HoldConfig:

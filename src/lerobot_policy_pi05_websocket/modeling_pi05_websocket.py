@@ -38,7 +38,7 @@ from lerobot_policy_pi05_websocket.observations import (
     split_raw,
 )
 from lerobot_policy_pi05_websocket.rtc_chunks import RtcChunks
-from lerobot_policy_pi05_websocket.stepping import Session, observer
+from lerobot_policy_pi05_websocket.stepping import HOW_TO_RESUME, Session, observer
 from pi05_websocket.client import RemotePolicy
 from pi05_websocket.clock import SYSTEM_CLOCK, Clock
 from pi05_websocket.data import Float32Array
@@ -48,6 +48,8 @@ from pi05_websocket.errors import (
     InvalidReply,
 )
 from pi05_websocket.keymap import KeyMap
+from pi05_websocket.robot.control_page import ControlPage
+from pi05_websocket.robot.controls import Controls
 from pi05_websocket.robot.metrics import RobotMetrics
 from pi05_websocket.robot.rerun_view import RerunView
 from pi05_websocket.robot.trace import Trace
@@ -94,6 +96,7 @@ class PI05WebSocketPolicy(PreTrainedPolicy):  # type: ignore[misc]  # LeRobot is
 
     def _clear_runtime(self) -> None:
         self._lock = threading.Lock()
+        self._controls = Controls()
         self._remote: RemotePolicy | None = None
         self._trace: Trace | None = None
         self._sessions: dict[int | None, Session] = {}
@@ -103,7 +106,16 @@ class PI05WebSocketPolicy(PreTrainedPolicy):  # type: ignore[misc]  # LeRobot is
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the link, its thread and all progress behind: a copy or a pickle begins anew."""
-        runtime = ("_lock", "_remote", "_trace", "_sessions", "_rtc", "_cameras_told", "_finalizer")
+        runtime = (
+            "_lock",
+            "_controls",
+            "_remote",
+            "_trace",
+            "_sessions",
+            "_rtc",
+            "_cameras_told",
+            "_finalizer",
+        )
         return {key: value for key, value in self.__dict__.items() if key not in runtime}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -162,9 +174,8 @@ class PI05WebSocketPolicy(PreTrainedPolicy):  # type: ignore[misc]  # LeRobot is
         with self._lock:
             if self._remote is None:
                 config = self.config
-                listeners = _listeners(
-                    config
-                )  # first: a library that is missing, or a port that is taken
+                # First: a library that is missing, or a port that is taken.
+                listeners = _listeners(config, self._controls)
                 self._remote = RemotePolicy(config=config.connection_config(), wait_for_server=0)
                 self._trace = Trace(config.trace_file, append=self._traced, listeners=listeners)
                 self._traced = True
@@ -269,8 +280,22 @@ class PI05WebSocketPolicy(PreTrainedPolicy):  # type: ignore[misc]  # LeRobot is
         """Check what the `rtc` engine cannot do (LeRobot calls this when it is chosen).
 
         Raises:
-            ConfigError: `fallback="zero"`: without a chunk the engine sends nothing at all.
+            ConfigError: `fallback="zero"`: without a chunk the engine sends nothing at all. `dry_run`,
+                `confirm`, `speed_scale`: the rows are in its queue before anybody has looked.
         """
+        held_back = [
+            f"{name}={value}"
+            for name, value, free in (
+                ("dry_run", self.config.dry_run, False),
+                ("confirm", self.config.confirm, False),
+                ("speed_scale", self.config.speed_scale, 1.0),
+            )
+            if value != free
+        ]
+        if held_back:
+            raise ConfigError(
+                f"{', '.join(held_back)}: needs --inference.type=sync; the rtc engine's queue is LeRobot's own"
+            )
         if self.config.fallback == "zero":
             raise ConfigError(
                 "fallback='zero' needs --inference.type=sync: the rtc engine sends nothing while it has no "
@@ -337,8 +362,14 @@ class PI05WebSocketPolicy(PreTrainedPolicy):  # type: ignore[misc]  # LeRobot is
                     control_hz=self.config.control_hz,
                     clock=self._clock,
                     trace=self._trace,
+                    controls=self._controls,
+                    how_to_resume=self._how_to_resume(),
                 )
             return session
+
+    def _how_to_resume(self) -> str:
+        port = self.config.control_port
+        return HOW_TO_RESUME if port is None else f"pi05-websocket control resume --port {port}"
 
     def _robot_action(self, values: Float32Array, joints: list[str]) -> dict[str, float]:
         if len(values) != len(joints):
@@ -417,9 +448,13 @@ class PI05WebSocketPolicy(PreTrainedPolicy):  # type: ignore[misc]  # LeRobot is
         return self._key_map
 
 
-def _listeners(config: PI05WebSocketConfig) -> list[RobotMetrics | RerunView]:
+def _listeners(
+    config: PI05WebSocketConfig, controls: Controls
+) -> list[RobotMetrics | RerunView | ControlPage]:
     """Return who is told what happens, besides the trace."""
-    found: list[RobotMetrics | RerunView] = []
+    found: list[RobotMetrics | RerunView | ControlPage] = []
+    if config.control_port is not None:
+        found.append(ControlPage(config.control_port, controls))
     if config.metrics_port is not None:
         found.append(RobotMetrics(config.metrics_port))
     if config.rerun:
@@ -427,6 +462,6 @@ def _listeners(config: PI05WebSocketConfig) -> list[RobotMetrics | RerunView]:
     return found
 
 
-def _close(*open_things: RemotePolicy | Trace | RobotMetrics | RerunView) -> None:
+def _close(*open_things: RemotePolicy | Trace | RobotMetrics | RerunView | ControlPage) -> None:
     for thing in open_things:
         thing.close()

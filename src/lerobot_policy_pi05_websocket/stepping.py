@@ -20,6 +20,7 @@ from pi05_websocket.clock import Clock
 from pi05_websocket.data import Float32Array, Observation
 from pi05_websocket.errors import InvalidReply
 from pi05_websocket.keymap import KeyMap
+from pi05_websocket.robot.controls import Controls, grant
 from pi05_websocket.robot.player import ActionPlayer, PlayerConfig, Step
 from pi05_websocket.robot.ticks import RateMonitor, WallTicks
 from pi05_websocket.robot.trace import Trace
@@ -49,6 +50,8 @@ class Session:
         control_hz: Rate of the ticks on the clock.
         clock: Where they come from.
         trace: Where the players write what happened.
+        controls: What a person wants, on the clock.
+        how_to_resume: What a person does after a long pause, for the log.
     """
 
     def __init__(
@@ -60,6 +63,8 @@ class Session:
         control_hz: float,
         clock: Clock,
         trace: Trace,
+        controls: Controls | None = None,
+        how_to_resume: str = HOW_TO_RESUME,
     ) -> None:
         self._remote = remote
         self._config = config
@@ -67,6 +72,10 @@ class Session:
         self._control_hz = control_hz
         self._clock = clock
         self._trace = trace
+        self._controls = Controls() if controls is None else controls
+        self._how_to_resume = how_to_resume
+        self._own_task: str | None = None
+        """What a person wants to be done instead of the caller's task."""
         self._ticks = WallTicks(control_hz)
         self._rate = RateMonitor(control_hz)
         self._calls = 0
@@ -102,18 +111,40 @@ class Session:
             return self._step_on_the_clock(observation)
 
     def _step_on_the_clock(self, observation: RobotObservation) -> Step:
+        if self._own_task is not None:
+            observation = replace(observation, task=self._own_task)
         self._prepare([observation])
+        observation = self._obey(observation)
         now = self._clock.now()
         self._check_rate(now)
         tick = self._ticks.at(now)
         player = self._players[0]
         observe = observer(self._key_map, observation)
+        measured = _measured(observation, player)
         player.collect(tick)
-        player.ask(tick, observe)
+        player.ask(tick, observe, measured)
         if not self._waited:
             self._waited = True
-            tick = self._wait_for_first_chunk(player, tick, observe)
-        return player.act(tick, _measured(observation, player))
+            tick = self._wait_for_first_chunk(player, tick, observe, measured)
+        return player.act(tick, measured)
+
+    def _obey(self, observation: RobotObservation) -> RobotObservation:
+        """Do what a person wants; return the observation with the task that is now to be done."""
+        player = self._players[0]
+        for wish in self._controls.take():
+            if wish.name == "quit":
+                logger.warning("the arm holds; end the program with Ctrl-C")
+                player.stop()
+            elif wish.name == "episode":
+                player.start_episode()
+                self._waited = False
+            elif wish.name == "task":
+                self._own_task = wish.text
+                observation = replace(observation, task=wish.text)
+                self._prepare([observation])
+            else:
+                grant(wish, player)
+        return observation
 
     def step_by_calls(self, observations: Sequence[RobotObservation]) -> list[Step]:
         """Return the next action of each environment; a call is a tick and waits for its chunks.
@@ -157,14 +188,16 @@ class Session:
                 trace=self._trace,
                 clock=self._clock,
                 name=f"env {number}" if several else "",
-                how_to_resume=HOW_TO_RESUME,
+                how_to_resume=self._how_to_resume,
             )
+            self._trace.write("task", task=observations[number].task)
             player.start_episode()
             self._players.append(player)
             self._tasks.append(observations[number].task)
         for i, observation in enumerate(observations):
             if observation.task != self._tasks[i]:
                 logger.info("task changed: %r", observation.task)
+                self._trace.write("task", task=observation.task)
                 self._tasks[i] = observation.task
                 self._players[i].change_task()
 
@@ -178,7 +211,11 @@ class Session:
         return self._config
 
     def _wait_for_first_chunk(
-        self, player: ActionPlayer, tick: int, observe: Callable[[], Observation]
+        self,
+        player: ActionPlayer,
+        tick: int,
+        observe: Callable[[], Observation],
+        measured: Float32Array | None,
     ) -> int:
         """Wait up to `FIRST_WAIT_S` while the arm stands still anyway; return the tick it is then."""
         deadline = self._clock.now() + FIRST_WAIT_S
@@ -195,7 +232,7 @@ class Session:
             else:
                 self._clock.sleep(min(POLL_S, left))
                 tick = self._ticks.at(self._clock.now())
-                player.ask(tick, observe)
+                player.ask(tick, observe, measured)
         self._rate.restart()
         return tick
 

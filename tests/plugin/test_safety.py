@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import math
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,6 +38,7 @@ from lerobot_policy_pi05_websocket.safety import (  # noqa: E402
 )
 from pi05_websocket.chunks.hold import HoldConfig  # noqa: E402
 from pi05_websocket.chunks.resume import ResumeConfig  # noqa: E402
+from pi05_websocket.cli import main  # noqa: E402
 from pi05_websocket.errors import ConfigError, ConnectionLost  # noqa: E402
 from pi05_websocket.robot.limits import Limits, LimitsConfig  # noqa: E402
 
@@ -231,6 +233,114 @@ def test_a_stopped_arm_waits_for_a_person(served, closing):
         pass
     for _ in range(30):
         assert tick() == pose
+
+
+def test_nothing_moves_before_a_person_has_looked(served, closing):
+    """Under LeRobot too: the arm keeps its pose until it is confirmed, here over the control port."""
+    _, url = served(step=1.0)
+    arm = FakeArm(FakeArmConfig())
+    arm.connect()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    config = PI05WebSocketConfig(websocket_url=url, task="go", confirm=True, control_port=port)
+    closing.append(make_policy(config))
+
+    def tick() -> dict[str, float]:
+        time.sleep(1 / 30)
+        arm.send_action(closing[-1].select_action(raw(arm)))
+        return dict(arm.pose)
+
+    start = dict(arm.pose)
+    assert [tick() for _ in range(20)] == [start] * 20
+    assert main(["control", "resume", "--port", str(port)]) == 0
+    until = time.monotonic() + 20
+    while tick() == start and time.monotonic() < until:
+        pass
+    assert arm.pose["shoulder_pan.pos"] > start["shoulder_pan.pos"]
+
+    assert main(["control", "task", "something else", "--port", str(port)]) == 0
+    assert main(["control", "pause", "--port", str(port)]) == 0
+    for _ in range(3):
+        tick()
+    stopped = tick()
+    assert [tick() for _ in range(10)] == [stopped] * 10
+
+
+def test_a_new_task_reaches_the_server(served, closing):
+    """Instead of the caller's, from the next request on; the end of the program is not ours."""
+    policy, url = served()
+    arm = FakeArm(FakeArmConfig())
+    arm.connect()
+    closing.append(make_policy(PI05WebSocketConfig(websocket_url=url, task="go")))
+    ours = closing[-1]
+
+    def tick(count: int = 1) -> None:
+        for _ in range(count):
+            time.sleep(1 / 30)
+            arm.send_action(ours.select_action(raw(arm)))
+
+    tick()
+    ours._controls.change_task("come back")
+    until = time.monotonic() + 20
+    while policy.prompts[-1] != "come back" and time.monotonic() < until:
+        tick()
+    ours._controls.new_episode()
+    tick(3)
+    ours._controls.quit()
+    tick(2)
+    before = dict(arm.pose)
+    tick(5)
+
+    assert policy.prompts == ["go", "come back"]
+    assert arm.pose == before
+
+
+def test_a_dry_run_moves_nothing(served, closing, caplog):
+    """And says what it would do, with the joints' names."""
+    _, url = served(step=1.0)
+    arm = FakeArm(FakeArmConfig())
+    arm.connect()
+    closing.append(make_policy(PI05WebSocketConfig(websocket_url=url, task="go", dry_run=True)))
+    start = dict(arm.pose)
+
+    with caplog.at_level("INFO"):
+        for _ in range(30):
+            arm.send_action(closing[-1].select_action(raw(arm)))
+            time.sleep(1 / 30)
+
+    assert arm.pose == start
+    assert "DRY RUN, nothing moves. The policy's next 30 rows" in caplog.text
+    assert "shoulder_pan       1.00      +1.00" in caplog.text
+
+
+def test_slower_under_lerobot(served, closing):
+    """A third of the speed: a third of a degree a tick."""
+    _, url = served(step=0.9)
+    arm = FakeArm(FakeArmConfig())
+    arm.connect()
+    closing.append(
+        make_policy(PI05WebSocketConfig(websocket_url=url, task="go", speed_scale=1 / 3))
+    )
+    commands = []
+    for _ in range(20):
+        action = closing[-1].select_action(raw(arm))
+        arm.send_action(action)
+        commands.append(action["shoulder_pan.pos"])
+        time.sleep(1 / 30)
+
+    steps = np.diff(commands)
+    assert commands[-1] > commands[0] + 2
+    assert steps.max() < 0.9  # a loop that skips a row takes two of them
+
+
+@pytest.mark.parametrize("held_back", [{"dry_run": True}, {"confirm": True}, {"speed_scale": 0.5}])
+def test_the_rtc_engine_cannot_look_first(held_back: dict[str, Any], closing):
+    """Its queue hands rows to the arm that nobody has seen."""
+    closing.append(make_policy(PI05WebSocketConfig(websocket_url="ws://127.0.0.1:1", **held_back)))
+
+    with pytest.raises(ConfigError, match=r"--inference\.type=sync"):
+        closing[-1].init_rtc_processor()
 
 
 def test_units_are_converted_both_ways(served, closing, caplog):

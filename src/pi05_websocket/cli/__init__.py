@@ -39,6 +39,10 @@ COMMANDS: dict[str, Command] = {
         module="pi05_websocket.cli.bench",
         summary="Measure what distance costs: success of the simulated arm, ours beside every peer's rule.",
     ),
+    "control": Command(
+        module="pi05_websocket.cli.control",
+        summary="Stop a running robot, let it go on, give it another task, from another terminal.",
+    ),
     "demo": Command(
         module="pi05_websocket.cli.demo",
         summary="Watch a simulated SO-101 do its task over a policy server, everything on this machine.",

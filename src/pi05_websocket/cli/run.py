@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +28,13 @@ from pi05_websocket.errors import ConfigError
 from pi05_websocket.keymap import KeyMap
 from pi05_websocket.presets import preset
 from pi05_websocket.robot.calibration import read_calibration
+from pi05_websocket.robot.control_page import ControlPage
+from pi05_websocket.robot.controls import KEYS, Controls
 from pi05_websocket.robot.interface import Robot, RobotReading
 from pi05_websocket.robot.keyboard import Keyboard
 from pi05_websocket.robot.limits import LimitsConfig, angles_from_calibration
 from pi05_websocket.robot.player import PlayerConfig
-from pi05_websocket.robot.runtime import KEYS, RunSummary, Runtime
+from pi05_websocket.robot.runtime import RunSummary, Runtime
 from pi05_websocket.robot.trace import Trace
 from pi05_websocket.server.loading import load_object
 from pi05_websocket.units import UnitMap, unit_map
@@ -49,7 +51,8 @@ there is one (docs/howto/without-lerobot.md). `sim` is the simulated SO-101.
 examples:
   pi05-websocket run --robot sim --url ws://localhost:8000 --duration 30
   pi05-websocket run --robot my_arm:MyArm --url ws://GPU_MACHINE:8000 --keymap droid --control-hz 15
-  pi05-websocket run --robot my_arm:MyArm --max-velocity 60 --max-step 10     a careful first motion
+  pi05-websocket run --robot my_arm:MyArm --dry-run                           look, and move nothing
+  pi05-websocket run --robot my_arm:MyArm --speed-scale 0.3 --max-step 10     a careful first motion
 """
 
 
@@ -115,6 +118,18 @@ class RunCommand:
     max_step: float | None = None
     """Farthest that a target may be from where its joint is measured, in action units."""
 
+    speed_scale: float = 1.0
+    """How fast to execute what the policy plans: 0.3 for a first motion, 1 as trained."""
+
+    dry_run: bool = False
+    """Show what the policy would do beside where the arm is; move nothing."""
+
+    confirm: bool = True
+    """Show the first plan and wait for r before an arm moves; where there is a terminal or a control port."""
+
+    control_port: int | None = None
+    """Port of a page here that stops the arm and lets it go on; also for `pi05-websocket control`."""
+
     api_key_env: str | None = None
     """Name of the environment variable that holds the server's key."""
 
@@ -167,6 +182,9 @@ class RunCommand:
             action_dim=key_map.action_dim,
             use_rtc=self.seam in ("auto", "rtc"),
             control_hz=hz,
+            speed_scale=self.speed_scale,
+            dry_run=self.dry_run,
+            joint_names=key_map.joint_names,
         )
 
 
@@ -212,6 +230,7 @@ def run(argv: list[str]) -> int:
     units, player = command.units(key_map), command.player(key_map)
     if units is not None:
         print(units.table(), flush=True)
+    controls = Controls()
     connection = ConnectionConfig(
         url=command.url,
         request_timeout=command.timeout,
@@ -220,20 +239,25 @@ def run(argv: list[str]) -> int:
     with (
         _robot(command.robot) as robot,
         RemotePolicy(config=connection, wait_for_server=0) as policy,
-        contextlib.closing(Trace(command.trace)) as trace,
+        _control_page(command.control_port, controls) as listeners,
+        contextlib.closing(Trace(command.trace, listeners=listeners)) as trace,
         Keyboard() as keyboard,
     ):
         if keyboard.on:
             print(KEYS, flush=True)
+        if command.confirm and command.robot != "sim" and (keyboard.on or listeners):
+            player = replace(player, confirm=True)
         runtime = Runtime(
             robot,
             policy,
             key_map,
             player,
             task=command.task,
+            controls=controls,
             keys=keyboard.keys if keyboard.on else None,
             units=units,
             trace=trace,
+            how_to_resume=_how_to_resume(command.control_port, keys=keyboard.on),
         )
         with _ctrl_c_quits(runtime.controls.quit):
             summary = runtime.run(command.duration)
@@ -268,6 +292,22 @@ def _robot(spec: str) -> Iterator[Robot]:
         close = getattr(robot, "close", None)
         if callable(close):
             close()
+
+
+@contextlib.contextmanager
+def _control_page(port: int | None, controls: Controls) -> Iterator[list[ControlPage]]:
+    if port is None:
+        yield []
+        return
+    with contextlib.closing(ControlPage(port, controls)) as page:
+        yield [page]
+
+
+def _how_to_resume(port: int | None, *, keys: bool) -> str:
+    ways = ["press r"] if keys else []
+    if port is not None:
+        ways.append(f"pi05-websocket control resume --port {port}")
+    return ", or ".join(ways)
 
 
 @contextlib.contextmanager

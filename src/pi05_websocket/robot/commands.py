@@ -34,7 +34,7 @@ class Step:
     """`(action_dim,)`, policy order and units."""
 
     source: str
-    """"chunk", "hold" or "zero"."""
+    """"chunk", "hold", "zero" or "dry_run"."""
 
     seq: int
     """Request of the chunk, -1 for a fallback."""
@@ -50,6 +50,9 @@ class Step:
 
     limited: tuple[str, ...] = ()
     """Which limits changed the values; "resume" while they are on their way to the plan."""
+
+    predicted: Float32Array | None = None
+    """In a dry run what a chunk's row would have commanded."""
 
 
 class Commands:

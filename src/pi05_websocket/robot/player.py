@@ -25,6 +25,7 @@ from pi05_websocket.chunks.scheduler import (
     Request,
     SchedulerConfig,
 )
+from pi05_websocket.chunks.stretch import check_speed, stretched
 from pi05_websocket.chunks.travel import TravelEstimator
 from pi05_websocket.clock import SYSTEM_CLOCK, Clock
 from pi05_websocket.data import ActionChunk, ActionKind, ExchangeRecord, Float32Array, Observation
@@ -35,6 +36,7 @@ from pi05_websocket.robot.interface import PendingExchange, PendingReply, Reques
 from pi05_websocket.robot.limits import LimitsConfig
 from pi05_websocket.robot.outage import PROGRESS_AFTER_S, Outage
 from pi05_websocket.robot.records import exchange_record, tell_exchange
+from pi05_websocket.robot.rehearsal import Rehearsal
 from pi05_websocket.robot.trace import Trace
 from pi05_websocket.wire.messages import read_actions
 from pi05_websocket.wire.realtime import (
@@ -91,12 +93,29 @@ class PlayerConfig:
     control_hz: float = 30.0
     """Ticks per second; told to such a server."""
 
+    speed_scale: float = 1.0
+    """How fast to execute what the policy plans, more than 0 and at most 1; RTC is off below 1."""
+
+    dry_run: bool = False
+    """Whether to show what the policy would do, and command the pose the arm has."""
+
+    confirm: bool = False
+    """The same until a person lets the arm move: `resume`."""
+
+    joint_names: tuple[str, ...] = ()
+    """What to call the joints, in action order."""
+
+    def __post_init__(self) -> None:
+        check_speed(self.speed_scale)
+
 
 @dataclass(slots=True)
 class _Pending:
     request: Request
     exchange: PendingExchange
     encode_ms: float
+    observed: Float32Array | None
+    """The pose in the observation."""
     late: bool = False
     """Whether its being late has been reported."""
 
@@ -156,6 +175,16 @@ class ActionPlayer:
         self._failures = 0
         self._retry_at = 0.0
         self._travel = TravelEstimator()
+        self.rehearsal = Rehearsal(
+            dry_run=config.dry_run,
+            confirm=config.confirm,
+            action_kind=config.action_kind,
+            joint_names=config.joint_names,
+            clock=clock,
+            trace=self._trace,
+            name=self._name,
+            how_to_confirm=how_to_resume,
+        )
         self._outage = Outage(
             config.fallback,
             clock=clock,
@@ -198,8 +227,12 @@ class ActionPlayer:
     def resume(self) -> bool:
         """Let a stopped arm move again, as a person does; say whether it was stopped.
 
-        It goes on with a chunk planned from a fresh observation, from the pose it has.
+        It goes on with a chunk planned from a fresh observation, from the pose it has. Where a person has to
+        confirm the first motion, this is it.
         """
+        if self.rehearsal.confirm():
+            self.start_episode()
+            return True
         if not self._commands.machine.resume():
             return False
         self._retry_at = 0.0
@@ -219,6 +252,7 @@ class ActionPlayer:
         self._pending = None
         self._failure = None
         self._commands.start_episode()
+        self.rehearsal.start_episode()
         self._outage.begin_waiting("the first chunk of the episode is under way")
         self._retry_at = 0.0
         self._trace.write("episode", episode=episode)
@@ -253,8 +287,19 @@ class ActionPlayer:
             pending.late = True
             self._report(pending.exchange.late())
 
-    def ask(self, tick: int, observe: Callable[[], Observation]) -> bool:
+    def ask(
+        self,
+        tick: int,
+        observe: Callable[[], Observation],
+        measured: Float32Array | None = None,
+    ) -> bool:
         """Send an observation if it is time to; say whether one was sent.
+
+        Args:
+            tick: Now.
+            observe: Makes the observation; not called when none is due.
+            measured: The measured joints in it, as for `act`: where a slowed motion begins, and what a dry run
+                compares with. None: not known.
 
         Raises:
             ObservationError: The observation does not fit the key map. Not retried: settings are wrong.
@@ -280,7 +325,7 @@ class ActionPlayer:
             self.scheduler.request_ended(request.seq)
             raise
         encode_ms = 1000 * (time.perf_counter() - before)
-        self._pending = _Pending(request, exchange, encode_ms)
+        self._pending = _Pending(request, exchange, encode_ms, self._comparable(measured))
         if self._failures == 0:
             self._outage.note("the policy has not answered yet")
         return True
@@ -288,7 +333,9 @@ class ActionPlayer:
     @property
     def _conditions(self) -> bool:
         """Whether the server takes the rows still to be executed; a stock one must see stock bytes."""
-        return self.config.use_rtc and realtime_support(self._policy.metadata) is not None
+        config = self.config
+        wanted = config.use_rtc and config.speed_scale == 1.0 and not self.rehearsal.dry
+        return wanted and realtime_support(self._policy.metadata) is not None
 
     def _realtime(self, request: Request, leftover: Float32Array) -> RealtimeRequest:
         """Return what a server needs to go on where the running chunk will be when its answer is here."""
@@ -343,9 +390,13 @@ class ActionPlayer:
             self._outage.limited(step.limited)
         else:
             step = self._fall_back(tick, measured)
+        if self.rehearsal.dry:
+            step = self.rehearsal.step(step, measured, self._action_dim)
         facts = {"cause": step.cause} if step.cause is not None else {}
         if step.limited:
             facts["limited"] = ", ".join(step.limited)  # type: ignore[assignment]
+        if step.predicted is not None:
+            facts["predicted"] = [round(float(v), 4) for v in step.predicted]  # type: ignore[assignment]
         self._trace.write(
             "tick",
             tick=tick,
@@ -363,6 +414,17 @@ class ActionPlayer:
         if measured is None or not np.isfinite(measured).all():
             return None
         return measured if self._action_dim in (None, len(measured)) else None
+
+    def _prepared(self, actions: Float32Array, observed: Float32Array | None) -> Float32Array:
+        """Return the rows as they are to be executed; in a dry run, show them."""
+        if observed is not None and len(observed) != actions.shape[1]:
+            observed = None
+        if self.rehearsal.dry:
+            self.rehearsal.show(actions, observed)
+        config = self.config
+        return stretched(
+            actions, config.speed_scale, action_kind=config.action_kind, start=observed
+        )
 
     def _fall_back(self, tick: int, measured: Float32Array | None) -> Step:
         cause = find_cause(self._situation())
@@ -413,6 +475,7 @@ class ActionPlayer:
         try:
             reply = exchange.result(0)
             actions = read_actions(reply.value, action_dim=self._action_dim)
+            actions = self._prepared(actions, pending.observed)
         except Pi05WebsocketError as exc:
             self.scheduler.request_ended(request.seq)
             self._fail(exc)

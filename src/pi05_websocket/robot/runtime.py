@@ -9,14 +9,14 @@ or, from any thread, through `Controls`.
 from __future__ import annotations
 
 import logging
-import threading
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from pi05_websocket.clock import SYSTEM_CLOCK, Clock
 from pi05_websocket.keymap import KeyMap
 from pi05_websocket.robot.causes import CauseName
+from pi05_websocket.robot.controls import Controls, grant
 from pi05_websocket.robot.interface import RequestPolicy, Robot
 from pi05_websocket.robot.pacer import Pacer
 from pi05_websocket.robot.player import ActionPlayer, PlayerConfig
@@ -24,58 +24,9 @@ from pi05_websocket.robot.ticks import RateMonitor, WallTicks
 from pi05_websocket.robot.trace import Trace
 from pi05_websocket.units import UnitMap
 
-__all__ = ["KEYS", "Controls", "RunSummary", "Runtime"]
+__all__ = ["RunSummary", "Runtime"]
 
 logger = logging.getLogger(__name__)
-
-KEYS = "r: go on after a stop   p: stop and hold   n: new episode   q: quit"
-"""What a person can press."""
-
-
-class Controls:
-    """What a person wants, from any thread; the control loop takes it at its next tick."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._wanted: deque[tuple[str, str]] = deque(maxlen=64)
-
-    def resume(self) -> None:
-        """Go on after a stop."""
-        self._want("resume")
-
-    def pause(self) -> None:
-        """Hold until `resume`."""
-        self._want("pause")
-
-    def new_episode(self) -> None:
-        """Forget chunks and commands; begin anew from the pose the arm has."""
-        self._want("episode")
-
-    def change_task(self, task: str) -> None:
-        """Do something else from now on."""
-        self._want("task", task)
-
-    def quit(self) -> None:
-        """End the loop after this tick."""
-        self._want("quit")
-
-    def press(self, keys: str) -> None:
-        """Take keys as a person pressed them; unknown ones do nothing."""
-        for key in keys.lower():
-            wanted = {"r": "resume", "p": "pause", " ": "pause", "n": "episode", "q": "quit"}
-            if key in wanted:
-                self._want(wanted[key])
-
-    def take(self) -> list[tuple[str, str]]:
-        """Return what was wanted since the last call, oldest first."""
-        with self._lock:
-            taken = list(self._wanted)
-            self._wanted.clear()
-        return taken
-
-    def _want(self, what: str, text: str = "") -> None:
-        with self._lock:
-            self._wanted.append((what, text))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +62,7 @@ class Runtime:
             policy's.
         clock: What paces the loop.
         trace: Where to write what happened.
+        how_to_resume: What a person does to let a stopped arm move again, for the log.
     """
 
     def __init__(
@@ -126,14 +78,17 @@ class Runtime:
         units: UnitMap | None = None,
         clock: Clock = SYSTEM_CLOCK,
         trace: Trace | None = None,
+        how_to_resume: str = "",
     ) -> None:
+        self._trace = Trace(None) if trace is None else trace
         self.controls = Controls() if controls is None else controls
         self.player = ActionPlayer(
             policy,
             config,
-            trace=trace,
+            trace=self._trace,
             clock=clock,
-            how_to_resume="press r" if keys is not None else "call controls.resume()",
+            how_to_resume=how_to_resume
+            or ("press r" if keys is not None else "call controls.resume()"),
         )
         self._robot = robot
         self._key_map = key_map
@@ -162,6 +117,7 @@ class Runtime:
         pacer, rate = Pacer(self._hz, clock), RateMonitor(self._hz)
         began, count, running = clock.now(), 0, True
         self._held.clear()
+        self._trace.write("task", task=self._task)
         self.player.start_episode()
         try:
             while running:
@@ -188,7 +144,7 @@ class Runtime:
         seen, units = self._robot.get_observation(), self._units
         joints = seen.joints if units is None else units.to_policy(seen.joints)
         player.collect(tick)
-        player.ask(tick, lambda: key_map.observation(seen.images, joints, self._task))
+        player.ask(tick, lambda: key_map.observation(seen.images, joints, self._task), joints)
         values = player.act(tick, joints).values
         self._robot.send_action(values if units is None else units.to_robot(values))
 
@@ -196,21 +152,20 @@ class Runtime:
         """Do what a person wants; say whether to go on."""
         if self._keys is not None:
             self.controls.press(self._keys())
-        for what, text in self.controls.take():
-            if what == "quit":
+        for wish in self.controls.take():
+            if wish.name == "quit":
                 return False
-            if what == "resume":
-                self.player.resume()
-            elif what == "pause":
-                self.player.stop()
-            elif what == "episode":
+            if wish.name == "episode":
                 self._count_episode()
-                self.player.start_episode()
-            else:
-                logger.info("task changed: %r", text)
-                self._task = text
-                self.player.change_task()
+            elif wish.name == "task":
+                self._begin_task(wish.text)
+            grant(wish, self.player)
         return True
+
+    def _begin_task(self, task: str) -> None:
+        logger.info("task: %r", task)
+        self._task = task
+        self._trace.write("task", task=task)
 
     def _count_episode(self) -> None:
         self._held.update(self.player.held_by_cause)

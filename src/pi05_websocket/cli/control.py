@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`pi05-websocket control`: stop a running robot, let it go on, give it another task, from another terminal.
+
+In: words. Out: HTTP requests to the robot program's control port on this machine.
+"""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from pi05_websocket.cli import EXIT_FAILED, EXIT_OK
+from pi05_websocket.errors import ConfigError, ConnectFailed
+from pi05_websocket.robot.control_page import CONTROL_HEADER
+
+__all__ = ["ControlCommand", "run"]
+
+_DESCRIPTION = """\
+Stop a robot that is running on this machine, let it go on, or give it another task.
+
+It was started with a control port: lerobot-rollout with --policy.control_port=9091, pi05-websocket run with
+--control-port 9091. The same can be done in a browser there: http://127.0.0.1:9091/
+
+examples:
+  pi05-websocket control pause              hold, whatever comes, until resume
+  pi05-websocket control resume             go on after a stop; confirm the first motion
+  pi05-websocket control task "pick up the blue cube"
+  pi05-websocket control status
+"""
+
+_PATIENCE_S = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ControlCommand:
+    """What to do."""
+
+    action: Annotated[
+        Literal["status", "pause", "resume", "episode", "task", "quit"], tyro.conf.Positional
+    ]
+    """status; pause: stop and hold; resume: go on; episode: begin a new one; task: another one; quit."""
+
+    text: Annotated[str, tyro.conf.Positional] = ""
+    """The task."""
+
+    port: int = 9091
+    """The robot program's control port."""
+
+
+def run(argv: list[str]) -> int:
+    """Run the command."""
+    try:
+        command = tyro.cli(
+            ControlCommand, args=argv, prog="pi05-websocket control", description=_DESCRIPTION
+        )
+    except SystemExit as exc:  # tyro has printed its help or what is wrong
+        return exc.code if isinstance(exc.code, int) else EXIT_FAILED
+    if (command.action == "task") != bool(command.text.strip()):
+        raise ConfigError('a text belongs to `task`: pi05-websocket control task "what to do"')
+    answer = _ask(command)
+    for name, value in answer.items():
+        print(f"{name}: {value}")
+    return EXIT_OK
+
+
+def _ask(command: ControlCommand) -> dict[str, Any]:
+    """Return what the robot program answers.
+
+    Raises:
+        ConnectFailed: There is none, or it refuses.
+    """
+    url = f"http://127.0.0.1:{command.port}/{command.action}"
+    body = None
+    if command.action != "status":
+        body = json.dumps({"task": command.text}).encode() if command.text else b""
+    request = urllib.request.Request(url, data=body, headers={CONTROL_HEADER: "1"})
+    # Not through a proxy: the robot is here.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(request, timeout=_PATIENCE_S) as reply:
+            answer: dict[str, Any] = json.load(reply)
+    except urllib.error.HTTPError as exc:
+        raise ConnectFailed(
+            f"the robot program refuses: {exc.read(500).decode(errors='replace')}"
+        ) from exc
+    except (OSError, ValueError) as exc:
+        raise ConnectFailed(
+            f"no robot program answers at {url}: {exc}. Start it with a control port: "
+            "--policy.control_port=9091, or pi05-websocket run --control-port 9091"
+        ) from exc
+    return answer

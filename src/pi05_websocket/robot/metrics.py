@@ -105,8 +105,8 @@ class RobotMetrics:
 
     def _tick(self, facts: dict[str, Any]) -> None:
         self._ticks.labels(facts["source"]).inc()
-        if facts["source"] != "chunk":
-            self._held.labels(str(facts.get("cause", "unknown"))).inc()
+        if facts.get("cause") is not None:
+            self._held.labels(str(facts["cause"])).inc()
 
     def _exchange(self, facts: dict[str, Any]) -> None:
         self._exchanges.labels(str(facts.get("outcome", "ACCEPTED")).lower()).inc()

@@ -101,6 +101,7 @@ class PI05WebSocketPolicy(PreTrainedPolicy):  # type: ignore[misc]  # LeRobot is
         self._trace: Trace | None = None
         self._sessions: dict[int | None, Session] = {}
         self._rtc: RtcChunks | None = None
+        self._predicted: Float32Array | None = None
         self._cameras_told = False
         self._finalizer: weakref.finalize[Any, Any] | None = None
 
@@ -113,6 +114,7 @@ class PI05WebSocketPolicy(PreTrainedPolicy):  # type: ignore[misc]  # LeRobot is
             "_trace",
             "_sessions",
             "_rtc",
+            "_predicted",
             "_cameras_told",
             "_finalizer",
         )
@@ -343,7 +345,9 @@ class PI05WebSocketPolicy(PreTrainedPolicy):  # type: ignore[misc]  # LeRobot is
         session = self._session(several=len(observations) > 1)
         self._check_cameras(observations[0])
         if self._tick_source == "wall" and len(observations) == 1:
-            return [session.step_on_the_clock(observations[0]).values]
+            step = session.step_on_the_clock(observations[0])
+            self._predicted = step.predicted
+            return [step.values]
         return [step.values for step in session.step_by_calls(observations)]
 
     def _session(self, *, several: bool) -> Session:
@@ -441,6 +445,14 @@ class PI05WebSocketPolicy(PreTrainedPolicy):  # type: ignore[misc]  # LeRobot is
                 ", ".join(unused),
                 self._key_map.name,
             )
+
+    @property
+    def predicted(self) -> Float32Array | None:
+        """What the last tick of a dry run would have commanded, `(joints,)`, in the robot's units.
+
+        None without a row for that tick, and outside of dry runs.
+        """
+        return None if self._predicted is None else self._in_robot_units(self._predicted)
 
     @property
     def key_map(self) -> KeyMap:

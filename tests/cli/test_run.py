@@ -40,6 +40,15 @@ class Arm:
     def close(self):
         Arm.closed += 1
 
+class Leader:
+    closed = 0
+
+    def get_action(self):
+        return np.full(6, 5.0, np.float32)
+
+    def close(self):
+        Leader.closed += 1
+
 class Half:
     def get_observation(self):
         pass
@@ -179,3 +188,18 @@ def test_units_may_need_the_arms_calibration(arm, server: WebsocketPolicyServer,
     assert units.to_policy(np.full(6, 90.0, np.float32))[0] == pytest.approx(50.0)
     assert RunCommand(robot_units="lerobot", policy_units="lerobot").units(key_map) is None
     assert RunCommand().units(key_map) is None
+
+
+def test_shadow_mode_compares(arm, server: WebsocketPolicyServer, capsys):
+    """The arm goes where the person says; the table says how the policy would have."""
+    import my_arm
+
+    words = ["run", "--robot", "my_arm:Arm", "--url", server.url, "--duration", "2.0"]
+
+    assert main([*words, "--shadow", "my_arm:Leader"]) == 0
+
+    assert {tuple(command) for command in arm.commands} == {(5.0,) * 6}
+    assert "same way" in capsys.readouterr().out
+    assert my_arm.Leader.closed == 1
+    assert main([*words, "--shadow", "my_arm:Half"]) == 2
+    assert "teleoperator 'my_arm:Half': expected get_action()" in capsys.readouterr().err

@@ -127,3 +127,23 @@ def test_check_script_fails_on_a_wrong_server(served, capsys) -> None:
     _, url = served(width=7)
     assert load("test_websocket_policy").main([url]) == 1
     assert "expected 6 values for each tick, got 7" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("signals_restored")
+def test_shadow_teleoperation_compares(served, arm, monkeypatch, capsys) -> None:
+    """The person moves the arm, the policy none of it; the table says that both go the same way."""
+    policy, url = served(step=0.5)
+    example = load("shadow_teleoperation")
+    words = ["--robot.type=fake_arm", "--teleop.type=fake_leader", f"--websocket_url={url}"]
+    monkeypatch.setattr(sys, "argv", ["shadow", *words, "--duration=2.5", "--task=wave"])
+
+    example.main()
+
+    commanded = [action["shoulder_pan.pos"] for _, action in arm().sent]
+    assert commanded == [START[0] + 0.5 * (i + 1) for i in range(len(commanded))]
+    table = capsys.readouterr().out
+    assert "shoulder_pan" in table
+    assert "ticks compared" in table
+    assert "<-" not in table
+    assert policy.prompts == ["wave"]
+    assert arm().disconnected

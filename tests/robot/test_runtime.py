@@ -53,6 +53,7 @@ class Scene:
         *,
         at: Callable[[Scene, int], None] = lambda scene, tick: None,
         units: UnitMap | None = None,
+        teleoperator: Any = None,
         **config: Any,
     ):
         self.clock = FakeClock()
@@ -69,6 +70,7 @@ class Scene:
             task="pick",
             keys=self._take_keys,
             units=units,
+            teleoperator=teleoperator,
             clock=self.clock,
         )
 
@@ -104,6 +106,33 @@ def test_robot_and_policy_may_count_differently():
 
     assert scene.robot.commands[1:] == pytest.approx([0, *np.degrees([1, 2, 3, 4])], abs=1e-3)
     assert scene.policy.exchanges[0].observation["state"] == pytest.approx([0.0])
+
+
+class Leader:
+    """A person who turns a joint by three a tick."""
+
+    def __init__(self) -> None:
+        self.at = 0.0
+
+    def get_action(self) -> np.ndarray:
+        """Return the next target."""
+        self.at += 3.0
+        return np.array([self.at], np.float32)
+
+
+def test_in_shadow_mode_a_person_drives():
+    """The policy is asked along from where the person has brought the arm; both are compared."""
+    scene = Scene(teleoperator=Leader())
+
+    scene.runtime.run(5.0)
+
+    commands = scene.robot.commands
+    assert commands == [3.0 * (i + 1) for i in range(len(commands))]
+    assert scene.policy.exchanges[2].observation["state"][0] > 10
+    (joint,) = scene.runtime.shadow.joints()
+    assert joint.agreement is not None
+    assert joint.agreement > 0.9
+    assert joint.hint == ""
 
 
 def test_q_quits():

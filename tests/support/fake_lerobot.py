@@ -14,6 +14,7 @@ import numpy as np
 from lerobot.configs.types import FeatureType, PolicyFeature
 from lerobot.envs.configs import EnvConfig
 from lerobot.robots import Robot, RobotConfig
+from lerobot.teleoperators import Teleoperator, TeleoperatorConfig
 
 JOINTS = ("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll", "gripper")
 START = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0)
@@ -186,3 +187,59 @@ class FakeEnvConfig(EnvConfig):
 
 
 gym.register("fake_lerobot/FakeWorld-v0", entry_point=FakeEnv, max_episode_steps=12)
+
+
+@TeleoperatorConfig.register_subclass("fake_leader")
+@dataclass
+class FakeLeaderConfig(TeleoperatorConfig):
+    """`--teleop.type=fake_leader`."""
+
+
+class FakeLeader(Teleoperator):
+    """A person who turns every joint by half a degree a tick."""
+
+    config_class = FakeLeaderConfig
+    name = "fake_leader"
+
+    def __init__(self, config: FakeLeaderConfig) -> None:
+        super().__init__(config)
+        self.ticks = 0
+        self._connected = False
+
+    @property
+    def action_features(self) -> dict[str, Any]:
+        return {f"{joint}.pos": float for joint in JOINTS}
+
+    @property
+    def feedback_features(self) -> dict[str, Any]:
+        return {}
+
+    @property
+    def is_connected(self) -> bool:
+        return self._connected
+
+    @property
+    def is_calibrated(self) -> bool:
+        return True
+
+    def connect(self, calibrate: bool = True) -> None:
+        self._connected = True
+
+    def calibrate(self) -> None:
+        pass
+
+    def configure(self) -> None:
+        pass
+
+    def get_action(self) -> dict[str, float]:
+        self.ticks += 1
+        return {
+            f"{joint}.pos": start + 0.5 * self.ticks
+            for joint, start in zip(JOINTS, START, strict=True)
+        }
+
+    def send_feedback(self, feedback: dict[str, Any]) -> None:
+        pass
+
+    def disconnect(self) -> None:
+        self._connected = False

@@ -30,7 +30,7 @@ from pi05_websocket.presets import preset
 from pi05_websocket.robot.calibration import read_calibration
 from pi05_websocket.robot.control_page import ControlPage
 from pi05_websocket.robot.controls import KEYS, Controls
-from pi05_websocket.robot.interface import Robot, RobotReading
+from pi05_websocket.robot.interface import Robot, RobotReading, Teleoperator
 from pi05_websocket.robot.keyboard import Keyboard
 from pi05_websocket.robot.limits import LimitsConfig, angles_from_calibration
 from pi05_websocket.robot.player import PlayerConfig
@@ -120,6 +120,10 @@ class RunCommand:
 
     speed_scale: float = 1.0
     """How fast to execute what the policy plans: 0.3 for a first motion, 1 as trained."""
+
+    shadow: str | None = None
+    """module:factory of what a person holds, with get_action() -> joints: the person drives, the policy is
+    asked along, and both are compared."""
 
     dry_run: bool = False
     """Show what the policy would do beside where the arm is; move nothing."""
@@ -238,6 +242,7 @@ def run(argv: list[str]) -> int:
     )
     with (
         _robot(command.robot) as robot,
+        _teleoperator(command.shadow) as teleoperator,
         RemotePolicy(config=connection, wait_for_server=0) as policy,
         _control_page(command.control_port, controls) as listeners,
         contextlib.closing(Trace(command.trace, listeners=listeners)) as trace,
@@ -258,9 +263,12 @@ def run(argv: list[str]) -> int:
             units=units,
             trace=trace,
             how_to_resume=_how_to_resume(command.control_port, keys=keyboard.on),
+            teleoperator=teleoperator,
         )
         with _ctrl_c_quits(runtime.controls.quit):
             summary = runtime.run(command.duration)
+    if teleoperator is not None:
+        print(runtime.shadow.table())
     print(words(summary))
     return EXIT_OK
 
@@ -279,17 +287,33 @@ def words(summary: RunSummary) -> str:
 def _robot(spec: str) -> Iterator[Robot]:
     """Make the robot; close it at the end, whatever ended the run."""
     if spec == "sim":
-        robot: Any = SimulatedRobot()
+        with contextlib.closing(SimulatedRobot()) as simulated:
+            yield simulated
     else:
-        found = load_object(spec, kind="robot")
-        robot = found() if callable(found) else found
-    for method in ("get_observation", "send_action"):
-        if not callable(getattr(robot, method, None)):
-            raise ConfigError(f"robot {spec!r}: expected {method}(), got {type(robot).__name__}")
+        with _device(spec, "robot", "get_observation", "send_action") as robot:
+            yield robot
+
+
+@contextlib.contextmanager
+def _teleoperator(spec: str | None) -> Iterator[Teleoperator | None]:
+    if spec is None:
+        yield None
+    else:
+        with _device(spec, "teleoperator", "get_action") as teleoperator:
+            yield teleoperator
+
+
+@contextlib.contextmanager
+def _device(spec: str, kind: str, *methods: str) -> Iterator[Any]:
+    found = load_object(spec, kind=kind)
+    device = found() if callable(found) else found
+    for method in methods:
+        if not callable(getattr(device, method, None)):
+            raise ConfigError(f"{kind} {spec!r}: expected {method}(), got {type(device).__name__}")
     try:
-        yield robot
+        yield device
     finally:
-        close = getattr(robot, "close", None)
+        close = getattr(device, "close", None)
         if callable(close):
             close()
 

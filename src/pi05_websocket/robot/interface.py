@@ -81,6 +81,13 @@ class PendingExchange(Protocol):
         """Return the reply or raise why there is none."""
 
 
+class Teleoperator(Protocol):
+    """What a person holds: a leader arm, a gamepad."""
+
+    def get_action(self) -> Float32Array:
+        """Return the joint targets `(joints,)` a person wants now, in the robot's order and units."""
+
+
 class RequestPolicy(Protocol):
     """A policy that can be asked without waiting. `RemotePolicy` is one."""
 

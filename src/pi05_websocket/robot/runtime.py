@@ -11,15 +11,18 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from pi05_websocket.clock import SYSTEM_CLOCK, Clock
 from pi05_websocket.keymap import KeyMap
 from pi05_websocket.robot.causes import CauseName
 from pi05_websocket.robot.controls import Controls, grant
-from pi05_websocket.robot.interface import RequestPolicy, Robot
+from pi05_websocket.robot.interface import RequestPolicy, Robot, Teleoperator
 from pi05_websocket.robot.pacer import Pacer
 from pi05_websocket.robot.player import ActionPlayer, PlayerConfig
+from pi05_websocket.robot.shadow import Shadow
 from pi05_websocket.robot.ticks import RateMonitor, WallTicks
 from pi05_websocket.robot.trace import Trace
 from pi05_websocket.units import UnitMap
@@ -63,6 +66,7 @@ class Runtime:
         clock: What paces the loop.
         trace: Where to write what happened.
         how_to_resume: What a person does to let a stopped arm move again, for the log.
+        teleoperator: Who drives instead of the policy, which is only asked along (shadow mode).
     """
 
     def __init__(
@@ -79,12 +83,13 @@ class Runtime:
         clock: Clock = SYSTEM_CLOCK,
         trace: Trace | None = None,
         how_to_resume: str = "",
+        teleoperator: Teleoperator | None = None,
     ) -> None:
         self._trace = Trace(None) if trace is None else trace
         self.controls = Controls() if controls is None else controls
         self.player = ActionPlayer(
             policy,
-            config,
+            config if teleoperator is None else replace(config, dry_run=True),
             trace=self._trace,
             clock=clock,
             how_to_resume=how_to_resume
@@ -93,6 +98,9 @@ class Runtime:
         self._robot = robot
         self._key_map = key_map
         self._task = task
+        self._teleoperator = teleoperator
+        self.shadow = Shadow(key_map.joint_names)
+        """What a person did beside what the policy would have done."""
         self._keys = keys
         self._units = units
         self._clock = clock
@@ -145,8 +153,15 @@ class Runtime:
         joints = seen.joints if units is None else units.to_policy(seen.joints)
         player.collect(tick)
         player.ask(tick, lambda: key_map.observation(seen.images, joints, self._task), joints)
-        values = player.act(tick, joints).values
-        self._robot.send_action(values if units is None else units.to_robot(values))
+        step = player.act(tick, joints)
+        values, predicted = step.values, step.predicted
+        if units is not None:
+            values = units.to_robot(values)
+            predicted = None if predicted is None else units.to_robot(predicted)
+        if self._teleoperator is not None:
+            values = np.asarray(self._teleoperator.get_action(), np.float32)
+            self.shadow.add(values, predicted)
+        self._robot.send_action(values)
 
     def _obey(self) -> bool:
         """Do what a person wants; say whether to go on."""

@@ -2,7 +2,7 @@
 """LeRobot's side of `pi05_websocket`: the policy type, the simulated robot, and `make_policy`.
 
 LeRobot imports this package by name when it looks for plugins; importing it registers
-`--policy.type=pi05_websocket` and `--robot.type=so101_sim`.
+`--policy.type=pi05_websocket`, `--robot.type=so101_sim` and `--env.type=so101_sim`.
 """
 
 from __future__ import annotations
@@ -11,12 +11,19 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from lerobot_policy_pi05_websocket.configuration_pi05_websocket import PI05WebSocketConfig
+from lerobot_policy_pi05_websocket.env_so101_sim import SO101SimEnvConfig
 from lerobot_policy_pi05_websocket.robot_so101_sim import SO101Sim, SO101SimConfig
 
 if TYPE_CHECKING:
     from lerobot_policy_pi05_websocket.modeling_pi05_websocket import PI05WebSocketPolicy
 
-__all__ = ["PI05WebSocketConfig", "SO101Sim", "SO101SimConfig", "make_policy"]
+__all__ = [
+    "PI05WebSocketConfig",
+    "SO101Sim",
+    "SO101SimConfig",
+    "SO101SimEnvConfig",
+    "make_policy",
+]
 
 
 def make_policy(

@@ -226,6 +226,10 @@ class PI05WebSocketConfig(PreTrainedConfig):  # type: ignore[misc]  # LeRobot is
     trace_file: str | None = None
     """Write what happened at each tick and exchange to this file, one JSON object a line."""
 
+    summary_file: str | None = None
+    """Write ticks, held ticks by cause, outages and round trips to this file at the end, one JSON object. Into
+    `lerobot-eval`'s own: `OUTPUT_DIR/eval_info.json`, under `remote_policy`."""
+
     metrics_port: int | None = None
     """Answer Prometheus at http://127.0.0.1:PORT/metrics; needs the extra `metrics`. None: no metrics."""
 

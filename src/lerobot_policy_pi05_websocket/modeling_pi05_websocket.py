@@ -52,6 +52,7 @@ from pi05_websocket.robot.control_page import ControlPage
 from pi05_websocket.robot.controls import Controls
 from pi05_websocket.robot.metrics import RobotMetrics
 from pi05_websocket.robot.rerun_view import RerunView
+from pi05_websocket.robot.statistics import RunStatistics
 from pi05_websocket.robot.trace import Trace
 from pi05_websocket.wire.messages import read_actions
 
@@ -462,11 +463,13 @@ class PI05WebSocketPolicy(PreTrainedPolicy):  # type: ignore[misc]  # LeRobot is
 
 def _listeners(
     config: PI05WebSocketConfig, controls: Controls
-) -> list[RobotMetrics | RerunView | ControlPage]:
+) -> list[RobotMetrics | RerunView | ControlPage | RunStatistics]:
     """Return who is told what happens, besides the trace."""
-    found: list[RobotMetrics | RerunView | ControlPage] = []
+    found: list[RobotMetrics | RerunView | ControlPage | RunStatistics] = []
     if config.control_port is not None:
         found.append(ControlPage(config.control_port, controls))
+    if config.summary_file is not None:
+        found.append(RunStatistics(config.summary_file))
     if config.metrics_port is not None:
         found.append(RobotMetrics(config.metrics_port))
     if config.rerun:
@@ -474,6 +477,8 @@ def _listeners(
     return found
 
 
-def _close(*open_things: RemotePolicy | Trace | RobotMetrics | RerunView | ControlPage) -> None:
+def _close(
+    *open_things: RemotePolicy | Trace | RobotMetrics | RerunView | ControlPage | RunStatistics,
+) -> None:
     for thing in open_things:
         thing.close()

@@ -124,6 +124,12 @@ def lerobot_rollout_main() -> Callable[..., None]:
     return lambda *arguments: _run(lerobot_rollout.rollout, "lerobot-rollout", *common, *arguments)
 
 
+@pytest.fixture(name="lerobot_eval")
+def any_lerobot_eval() -> Callable[..., None]:
+    """Return `lerobot-eval`."""
+    return lambda *arguments: _run(lerobot_eval.eval_main, "lerobot-eval", *arguments)
+
+
 @pytest.fixture
 def lerobot_eval_main() -> Callable[..., None]:
     """Return `lerobot-eval` on the fake environment."""

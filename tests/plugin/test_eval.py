@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import threading
 import time
@@ -10,6 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+from lerobot_policy_pi05_websocket.env_so101_sim import SO101SimEnv, SO101SimEnvConfig
+from pi05_websocket.errors import ConfigError
+from pi05_websocket.server import WebsocketPolicyServer
+from pi05_websocket.sim.expert import ExpertPolicy
 
 pytestmark = [
     pytest.mark.lerobot,
@@ -148,3 +154,76 @@ def test_server_that_is_not_there_is_told_as_such(lerobot_eval_main, tmp_path: P
         )
 
     assert any("still without actions" in line for line in said)
+
+
+@pytest.mark.sim
+def test_the_simulated_arm_is_an_environment(lerobot_eval, tmp_path: Path):
+    """Two arms at once, the expert behind a server: both cubes are picked up, and the link's figures are there."""
+    info = tmp_path / "eval_info.json"
+    with WebsocketPolicyServer(ExpertPolicy(), host="127.0.0.1", port=0) as server:
+        lerobot_eval(
+            "--env.type=so101_sim",
+            "--env.task=belt",
+            "--policy.type=pi05_websocket",
+            f"--policy.websocket_url={server.url}",
+            "--policy.action_horizon=25",
+            f"--policy.summary_file={info}",
+            "--eval.batch_size=2",
+            "--eval.n_episodes=2",
+            "--eval.use_async_envs=false",
+            f"--output_dir={tmp_path}",
+        )
+    gc.collect()  # lerobot-eval ends with its process; here its policy does
+
+    found = json.loads(info.read_text())
+    assert found["overall"]["pc_success"] == 100.0
+    link = found["remote_policy"]
+    assert link["held_ticks"] == 0
+    assert link["ticks"] > 60
+    assert link["exchanges"]["accepted"] >= 4
+    assert link["round_trip_ms"]["p50"] > 0
+
+
+@pytest.mark.sim
+def test_an_environment_repeats_and_ends():
+    """The same seed is the same cube; without motion an episode ends after its time, and is none."""
+    world = SO101SimEnv(task="cube", episode_s=0.2)
+    first, info = world.reset(seed=3)
+    again, _ = world.reset(seed=3)
+    other, _ = world.reset()
+    steps = [world.step(first["agent_pos"].astype(np.float32)) for _ in range(6)]
+
+    assert info == {"is_success": False}
+    assert np.array_equal(first["pixels"]["realsense"], again["pixels"]["realsense"])
+    assert not np.array_equal(first["pixels"]["realsense"], other["pixels"]["realsense"])
+    assert [(terminated, truncated) for _, _, terminated, truncated, _ in steps] == [
+        *[(False, False)] * 5,
+        (False, True),
+    ]
+    assert world.render().shape == (480, 640, 3)
+    assert world.observation_space.contains(first)
+    world.close()
+
+
+@pytest.mark.sim
+def test_several_environments_may_have_processes_of_their_own():
+    """As `lerobot-eval` does unless it is told otherwise."""
+    made = SO101SimEnvConfig(task="belt", belt_speed=0.02).create_envs(2, use_async_envs=True)
+    vector = made["so101_sim"][0]
+    try:
+        seen, _ = vector.reset(seed=[0, 1])
+        assert seen["agent_pos"].shape == (2, 6)
+        assert (
+            vector.call("task_description")
+            == ("Pick up the red cube from the belt, which moves left at 2 cm/s.",) * 2
+        )
+    finally:
+        vector.close()
+
+
+@pytest.mark.sim
+@pytest.mark.parametrize("bad", [{"task": "juggle"}, {"fps": 0}, {"episode_s": 0.0}])
+def test_impossible_environments_are_refused(bad: dict[str, object]):
+    """By name."""
+    with pytest.raises(ConfigError):
+        SO101SimEnv(**bad)  # type: ignore[arg-type]

@@ -158,7 +158,7 @@ def test_server_that_is_not_there_is_told_as_such(lerobot_eval_main, tmp_path: P
 
 @pytest.mark.sim
 def test_the_simulated_arm_is_an_environment(lerobot_eval, tmp_path: Path):
-    """Two arms at once, the expert behind a server: both cubes are picked up, and the link's figures are there."""
+    """Two arms at once, the expert behind a server: both cubes are picked up; the link's figures are there."""
     info = tmp_path / "eval_info.json"
     with WebsocketPolicyServer(ExpertPolicy(), host="127.0.0.1", port=0) as server:
         lerobot_eval(

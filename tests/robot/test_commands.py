@@ -31,6 +31,7 @@ class Arm:
             "limits": LimitsConfig(),
             "action_kind": "absolute",
             "control_hz": 30.0,
+            "stall_ticks": 4,
         }
         self.commands = Commands(**{**facts, **settings})
         self.tick = -1

@@ -141,6 +141,26 @@ class TestStop:
         assert "the plan begins 16 away from where the arm is" in caplog.text
         assert "in about 11 ticks" in caplog.text
 
+    @pytest.mark.parametrize("away", [4, 40])
+    def test_somebody_else_has_driven_meanwhile(self, away: int, caplog):
+        """A loop that stalls may have handed the arm to a person: from where it is now, at a bounded speed.
+
+        After more than `coast_ticks` the plan itself is dropped.
+        """
+        loop = Loop(resume=ResumeConfig(max_velocity=(1.5,)))
+        loop.step()
+        loop.answer(0, 30)
+        loop.steps(5)
+        loop.pose = np.array([50.0], np.float32)
+        loop.tick += away
+        if away > 5:
+            assert loop.step() == 50  # held where it is now, until a fresh plan is there
+            assert "nobody asked for 4.1 s" in caplog.text
+            loop.answer(40, 30)
+            assert loop.steps(2) == [48.5, 47]
+        else:
+            assert loop.step() == 48.5
+
     def test_a_seam_goes_on_from_what_was_really_commanded(self):
         """On the way to the plan the next chunk is joined to the command, not to the plan."""
         scheduler = SchedulerConfig(max_age_ticks=100, seam=SeamConfig(kind="blend"))

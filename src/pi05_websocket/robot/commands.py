@@ -65,6 +65,7 @@ class Commands:
         limits: What no command may exceed.
         action_kind: What an action's numbers mean.
         control_hz: Ticks per second.
+        stall_ticks: Ticks without a command after which the arm may be somewhere else: somebody else drove it.
     """
 
     def __init__(
@@ -76,7 +77,9 @@ class Commands:
         limits: LimitsConfig,
         action_kind: ActionKind,
         control_hz: float,
+        stall_ticks: int,
     ) -> None:
+        self._stall_ticks = stall_ticks
         self.machine = HoldMachine(hold)
         self.last_values: Float32Array | None = None
         """What was commanded last in this episode."""
@@ -117,7 +120,8 @@ class Commands:
             tick: Now.
             measured: Where the joints are, in action order and units; None: not known.
         """
-        begins = self.machine.state is not HoldState.RUN
+        ticks = 1 if self._last_tick is None else tick - self._last_tick
+        begins = self.machine.state is not HoldState.RUN or ticks > self._stall_ticks
         self.machine.row()
         self.zeroed_at = self._held_pose = None
         values = action.values
@@ -132,7 +136,6 @@ class Commands:
                 self.approach_ticks = self._approach.ticks(values)
             values = self._approach.follow(values)
             limited = ("resume",) if self._approach.active else ()
-        ticks = 1 if self._last_tick is None else tick - self._last_tick
         values, stopped_by = self._limits.apply(
             values, last=self.last_values, measured=measured, ticks=ticks
         )

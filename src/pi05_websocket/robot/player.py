@@ -160,6 +160,7 @@ class ActionPlayer:
             limits=config.limits,
             action_kind=config.action_kind,
             control_hz=config.control_hz,
+            stall_ticks=config.scheduler.max_skip_ticks + 1,
         )
         self._tick = 0
         self.ticks = 0
@@ -277,6 +278,7 @@ class ActionPlayer:
 
     def collect(self, tick: int) -> None:
         """Take what has arrived since the last tick."""
+        self._notice_absence(tick)
         pending = self._pending
         if pending is None:
             return
@@ -286,6 +288,25 @@ class ActionPlayer:
         elif not pending.late and pending.exchange.age() > pending.exchange.limit:
             pending.late = True
             self._report(pending.exchange.late())
+
+    def _notice_absence(self, tick: int) -> None:
+        """Drop what was planned before a time in which nobody asked for commands: a person may have driven."""
+        longest = self.config.hold.coast_ticks
+        if longest is None or self.state is not HoldState.RUN or tick - self._tick <= longest + 1:
+            return
+        logger.warning(
+            "%snobody asked for %.1f s: what was planned is dropped, a fresh observation is sent",
+            self._name,
+            (tick - self._tick) / self.config.control_hz,
+        )
+        self._drop_plans()
+        self._commands.start_episode()  # nor is the last command where the arm is
+
+    def _drop_plans(self) -> None:
+        """Let only a plan from here and now move the arm again."""
+        self.scheduler.start_episode()
+        self.scheduler.delay.expect_cold()
+        self._pending = None
 
     def ask(
         self,
@@ -442,10 +463,7 @@ class ActionPlayer:
         state, latched = self.state, self.latched
         self._trace.write("state", state=state.value, latched=latched, cause=cause.name)
         if state is HoldState.STOP:
-            # Only a plan from here and now may move the arm again.
-            self.scheduler.start_episode()
-            self.scheduler.delay.expect_cold()
-            self._pending = None
+            self._drop_plans()
             self._outage.stopped(cause, held_ticks / self.config.control_hz, latched=latched)
 
     def _situation(self) -> Situation:

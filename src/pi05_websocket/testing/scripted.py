@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What tests of robots and policies need, ours and yours: a clock and a policy that do as they are told."""
+"""A clock and a policy that do as they are told, for tests of whatever asks a policy and follows a clock."""
 
 from __future__ import annotations
 

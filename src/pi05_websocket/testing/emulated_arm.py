@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An SO-101 that any driver of a real one can move: servos on a serial port, their shafts in the simulator.
+
+In: what LeRobot's `so101_follower` writes to `bus.port`. Out: what it reads there, and camera frames in files
+for cameras of the type `so101_sim`. The physics follow the wall clock. Needs the extra `sim`.
+A joint without torque stays where it is: the simulated arm does not fall.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+
+from pi05_websocket.sim.arm import JOINTS, Float64Array
+from pi05_websocket.sim.cameras import CAMERA_HZ, Images
+from pi05_websocket.sim.feed import FrameFeed
+from pi05_websocket.sim.so101 import CAMERA_SHAPES, EventSink, SimConfig, SimSO101
+from pi05_websocket.testing.emulated_bus import EmulatedBus
+from pi05_websocket.testing.feetech_shaft import LIMP, Drive
+from pi05_websocket.testing.so101_calibration import (
+    calibrated_servos,
+    to_encoder,
+    to_joints,
+    write_calibration,
+)
+
+__all__ = ["ROBOT_ID", "EmulatedSO101"]
+
+ROBOT_ID = "emulated"
+"""For `--robot.id`: the name of the calibration file."""
+
+Told = Callable[[Float64Array], None]
+
+
+class _SimShaft:
+    """One joint of the simulated arm as a servo's shaft."""
+
+    def __init__(self, joints: _SimJoints, index: int) -> None:
+        self.position = 0.0
+        self.velocity = 0.0
+        self.command = LIMP
+        self._joints = joints
+        self._index = index
+
+    def drive(self, drive: Drive) -> None:
+        self.command = drive
+
+    def advance(self, now: float) -> None:
+        position = float(self._joints.encoder(now)[self._index])
+        self.velocity = float(self._joints.speed[self._index])
+        self.position = position
+
+
+class _SimJoints:
+    """The simulated arm's joints, read once for all servos that are asked at one moment."""
+
+    def __init__(self, sim: SimSO101, on_read: Told | None) -> None:
+        self._sim = sim
+        self._on_read = on_read
+        self._now = -1.0
+        self._encoder: Float64Array = to_encoder(self.read())
+        self.speed: Float64Array = np.zeros(len(JOINTS))
+        """Ticks/s."""
+
+    def read(self) -> Float64Array:
+        """Return the joints `(6,)` in LeRobot's units, now."""
+        return np.array(list(self._sim.get_joints().values()))
+
+    def encoder(self, now: float) -> Float64Array:
+        """Return encoder ticks `(6,)`."""
+        if now > self._now:
+            joints = self.read()
+            before, self._encoder = self._encoder, to_encoder(joints)
+            if self._now >= 0:
+                self.speed = (self._encoder - before) / (now - self._now)
+            self._now = now
+            if self._on_read is not None:
+                self._on_read(joints)
+        return self._encoder
+
+
+class EmulatedSO101:
+    """A simulated arm behind servos on a serial port. A context manager.
+
+    Args:
+        folder: Where the calibration file and the cameras' frames go.
+        config: What is simulated.
+        on_event: Told of every episode event; must be quick.
+        on_frames: Given every pair of frames.
+        on_command: Told joint targets `(6,)` in LeRobot's units that went to the arm.
+        on_joints: Told the joints `(6,)` of each moment at which a servo was asked.
+
+    Raises:
+        SimulatorUnavailable: If the simulator or OpenGL is missing; says what to install.
+        NoPseudoTerminal: If there can be no serial port.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        config: SimConfig | None = None,
+        *,
+        on_event: EventSink | None = None,
+        on_frames: Callable[[Images], None] | None = None,
+        on_command: Told | None = None,
+        on_joints: Told | None = None,
+    ) -> None:
+        self.folder = folder.expanduser().resolve()
+        self._on_frames = on_frames
+        self._on_command = on_command
+        self._feeds: dict[str, FrameFeed] = {}
+        self._limp = [True] * len(JOINTS)
+        with ExitStack() as opened:
+            write_calibration(self.folder / f"{ROBOT_ID}.json")
+            for name, shape in CAMERA_SHAPES.items():
+                self._feeds[name] = FrameFeed(self.folder / f"{name}.frames", shape)
+                opened.callback(self._feeds[name].close)
+            self.sim = SimSO101(config, on_event=on_event, on_frames=self._frames)
+            opened.callback(self.sim.close)
+            self._joints = joints = _SimJoints(self.sim, on_joints)
+            self._shafts = [_SimShaft(joints, index) for index in range(len(JOINTS))]
+            self._target = joints.read()
+            self.bus = EmulatedBus(calibrated_servos(self._shafts), on_written=self._command)
+            opened.callback(self.bus.close)
+            self._opened = opened.pop_all()
+
+    def __repr__(self) -> str:
+        return f"<EmulatedSO101 {self.bus.port} {self.sim!r}>"
+
+    def __enter__(self) -> EmulatedSO101:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def robot_flags(self) -> list[str]:
+        """Return the flags with which LeRobot's tools drive it."""
+        cameras = {
+            name: {
+                "type": "so101_sim",
+                "frames": str(feed.path),
+                "width": feed.shape[1],
+                "height": feed.shape[0],
+                "fps": round(CAMERA_HZ),
+            }
+            for name, feed in self._feeds.items()
+        }
+        return [
+            "--robot.type=so101_follower",
+            f"--robot.port={self.bus.port}",
+            f"--robot.id={ROBOT_ID}",
+            f"--robot.calibration_dir={self.folder}",
+            f"--robot.cameras={json.dumps(cameras)}",
+        ]
+
+    def close(self) -> None:
+        """Close the port, stop the simulator, remove the frames. Safe to call twice."""
+        self._opened.close()
+
+    def _frames(self, images: Images) -> None:
+        for name, image in images.items():
+            self._feeds[name].write(image)
+        if self._on_frames is not None:
+            self._on_frames(images)
+
+    def _command(self) -> None:
+        """Hand the servos' goals to the arm; runs in the bus's thread after each write."""
+        wanted = np.array([shaft.command.target for shaft in self._shafts])
+        held = self._target
+        present = self._joints.read()
+        goals = to_joints(wanted)
+        target = held.copy()
+        for index, shaft in enumerate(self._shafts):
+            limp = shaft.command.kind == "limp"
+            if shaft.command.kind == "position":
+                target[index] = goals[index]
+            elif limp and not self._limp[index]:  # it stays where it lost its torque
+                target[index] = present[index]
+            self._limp[index] = limp
+        if (target != held).any() or not any(self._limp):
+            self._target = self.sim.send_action(target)
+            if self._on_command is not None:
+                self._on_command(self._target)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""LeRobot's side of `pi05_websocket`: the policy type, the simulated robot, and `make_policy`.
+"""LeRobot's side of `pi05_websocket`: the policy type, the simulated robot and its cameras, and `make_policy`.
 
 LeRobot imports this package by name when it looks for plugins; importing it registers
-`--policy.type=pi05_websocket`, `--robot.type=so101_sim` and `--env.type=so101_sim`.
+`--policy.type=pi05_websocket`, `--robot.type=so101_sim`, `--env.type=so101_sim` and the camera type `so101_sim`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from lerobot_policy_pi05_websocket.camera_so101_sim import SO101SimCamera, SO101SimCameraConfig
 from lerobot_policy_pi05_websocket.configuration_pi05_websocket import PI05WebSocketConfig
 from lerobot_policy_pi05_websocket.env_so101_sim import SO101SimEnvConfig
 from lerobot_policy_pi05_websocket.robot_so101_sim import SO101Sim, SO101SimConfig
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 __all__ = [
     "PI05WebSocketConfig",
     "SO101Sim",
+    "SO101SimCamera",
+    "SO101SimCameraConfig",
     "SO101SimConfig",
     "SO101SimEnvConfig",
     "make_policy",

@@ -21,18 +21,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
 from lerobot.robots import Robot, RobotConfig
 from lerobot.utils.errors import DeviceAlreadyConnectedError, DeviceNotConnectedError
 
 from pi05_websocket.errors import ConfigError
 from pi05_websocket.robot.trace import Trace
 from pi05_websocket.sim.arm import JOINTS, LOWER, UPPER
-from pi05_websocket.sim.cameras import Images
-from pi05_websocket.sim.episodes import EpisodeEvent, EpisodeRules, NextEpisode
-from pi05_websocket.sim.live import LiveImage
+from pi05_websocket.sim.episodes import EpisodeRules, NextEpisode
+from pi05_websocket.sim.record import TRACE_NAME, ArmRecord
 from pi05_websocket.sim.so101 import CAMERA_SHAPES, IllegalAction, SimConfig, SimSO101
-from pi05_websocket.sim.tasks import BELT_SPEED, make_task, spawn
+from pi05_websocket.sim.tasks import BELT_SPEED, make_task
 
 __all__ = ["SO101Sim", "SO101SimConfig"]
 
@@ -114,9 +112,7 @@ class SO101Sim(Robot):  # type: ignore[misc]  # LeRobot is untyped for mypy
         self.config = config
         self.cameras = dict(CAMERA_SHAPES)  # LeRobot counts them
         self._sim: SimSO101 | None = None
-        self._trace = Trace(None)
-        self._recorder: Any = None
-        self._live: LiveImage | None = None
+        self._record: Any = None  # an ArmRecord while connected
 
     @property
     def is_connected(self) -> bool:
@@ -133,38 +129,26 @@ class SO101Sim(Robot):  # type: ignore[misc]  # LeRobot is untyped for mypy
         if self._sim is not None:
             raise DeviceAlreadyConnectedError(f"{self} is already connected")
         logger.info("%s: building the scene and rendering the first frames", self.name)
-        self._start_recording()
-        self._live = None if self.config.live_image is None else LiveImage(self.config.live_image)
+        self._record = record = self._make_record()
         try:
             self._sim = SimSO101(
-                self.config.sim_config(),
-                on_event=self._tell,
-                on_frames=self._on_frames,
+                self.config.sim_config(), on_event=record.tell, on_frames=record.add_frames
             )
         except BaseException:
-            self._stop_recording()
+            record.close()
             raise
-        self._tell_cube(0)
+        record.tell_cube(0)
 
-    def _start_recording(self) -> None:
-        if self.config.record_dir is None:
-            return
-        from pi05_websocket.sim.recording import FrameRecorder
-
-        folder = Path(self.config.record_dir).expanduser()
-        self._recorder = FrameRecorder(folder)
-        self._trace = Trace(folder / "robot.jsonl")
-        self._trace.write("recording", video_origin_s=self._recorder.origin_s)
-
-    def _stop_recording(self) -> None:
-        if self._recorder is not None:
-            self._recorder.close()
-            self._trace.write(
-                "recorded", frames=self._recorder.frames, dropped=self._recorder.dropped
-            )
-            self._recorder = None
-        self._trace.close()
-        self._trace = Trace(None)
+    def _make_record(self) -> ArmRecord:
+        folder = None
+        if self.config.record_dir is not None:
+            folder = Path(self.config.record_dir).expanduser()
+        return ArmRecord(
+            Trace(None if folder is None else folder / TRACE_NAME),
+            seed=self.config.seed,
+            folder=folder,
+            live_image=self.config.live_image,
+        )
 
     def calibrate(self) -> None:
         """Do nothing: a simulated arm knows its joints."""
@@ -179,8 +163,7 @@ class SO101Sim(Robot):  # type: ignore[misc]  # LeRobot is untyped for mypy
             DeviceNotConnectedError: Before `connect`.
         """
         seen = self._running().get_observation()
-        joints = [round(seen[motor], 3) for motor in _MOTORS]
-        self._trace.write("joints", values=joints)
+        self._record.tell_joints([seen[motor] for motor in _MOTORS])
         return seen
 
     def send_action(self, action: Mapping[str, Any]) -> dict[str, float]:
@@ -197,7 +180,7 @@ class SO101Sim(Robot):  # type: ignore[misc]  # LeRobot is untyped for mypy
                 f"expected exactly {', '.join(_MOTORS)}; missing or unknown: {', '.join(sorted(wrong))}"
             )
         sent = sim.send_action([float(action[motor]) for motor in _MOTORS])
-        self._trace.write("command", values=np.round(sent, 3).tolist(), episode=sim.episode)
+        self._record.tell_command(sent, sim.episode)
         return dict(zip(_MOTORS, sent.tolist(), strict=True))
 
     def disconnect(self) -> None:
@@ -208,35 +191,9 @@ class SO101Sim(Robot):  # type: ignore[misc]  # LeRobot is untyped for mypy
         """
         self._running().close()
         self._sim = None
-        self._stop_recording()
-
-    def _on_frames(self, images: Images) -> None:
-        if self._recorder is not None:
-            self._recorder.add(images)
-        if self._live is not None:
-            self._live.show(images)
+        self._record.close()
 
     def _running(self) -> SimSO101:
         if self._sim is None:
             raise DeviceNotConnectedError(f"{self} is not connected: call connect() first")
         return self._sim
-
-    def _tell(self, event: EpisodeEvent) -> None:
-        if event.kind == "next":
-            self._tell_cube(event.episode)
-            return
-        self._trace.write(
-            event.kind,
-            episode=event.episode,
-            success=event.success,
-            duration_s=round(event.duration_s, 3),
-        )
-        if event.kind == "ended":
-            outcome = "succeeded" if event.success else "failed"
-            logger.info("episode %d %s after %.2f s", event.episode, outcome, event.duration_s)
-
-    def _tell_cube(self, episode: int) -> None:
-        cube = spawn(self.config.seed, episode)
-        self._trace.write(
-            "cube", episode=episode, x=round(cube.x, 4), y=round(cube.y, 4), yaw=round(cube.yaw, 4)
-        )

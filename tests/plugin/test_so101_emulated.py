@@ -64,7 +64,7 @@ def rollout(monkeypatch: pytest.MonkeyPatch, arm: EmulatedSO101) -> Iterator[Cal
                 "--policy.type=pi05_websocket",
                 f"--policy.websocket_url=ws://127.0.0.1:{server.port}",
                 "--policy.action_horizon=25",
-                *arm.robot_flags(),
+                *arm.flags,
                 "--task=Pick up the red cube.",
                 "--fps=30",
                 "--play_sounds=false",

@@ -51,6 +51,10 @@ COMMANDS: dict[str, Command] = {
         module="pi05_websocket.cli.run",
         summary="Drive a robot with a policy server, without LeRobot.",
     ),
+    "emulate": Command(
+        module="pi05_websocket.cli.emulate",
+        summary="Emulate an SO-101 on a serial port, for LeRobot's own driver.",
+    ),
     "serve": Command(
         module="pi05_websocket.cli.serve",
         summary="Serve a policy to robots over OpenPI's protocol.",

@@ -9,7 +9,6 @@ A joint without torque stays where it is: the simulated arm does not fall.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -17,7 +16,9 @@ import numpy as np
 
 from pi05_websocket.sim.arm import JOINTS, Float64Array
 from pi05_websocket.sim.cameras import CAMERA_HZ, Images
+from pi05_websocket.sim.episodes import EpisodeEvent
 from pi05_websocket.sim.feed import FrameFeed
+from pi05_websocket.sim.record import ArmRecord
 from pi05_websocket.sim.so101 import CAMERA_SHAPES, EventSink, SimConfig, SimSO101
 from pi05_websocket.testing.emulated_bus import EmulatedBus
 from pi05_websocket.testing.feetech_shaft import LIMP, Drive
@@ -28,12 +29,31 @@ from pi05_websocket.testing.so101_calibration import (
     write_calibration,
 )
 
-__all__ = ["ROBOT_ID", "EmulatedSO101"]
+__all__ = ["ROBOT_ID", "EmulatedSO101", "robot_flags"]
 
 ROBOT_ID = "emulated"
 """For `--robot.id`: the name of the calibration file."""
 
-Told = Callable[[Float64Array], None]
+
+def robot_flags(port: str, folder: Path) -> list[str]:
+    """Return the flags with which LeRobot's tools drive the arm at `port` with its files in `folder`."""
+    cameras = {
+        name: {
+            "type": "so101_sim",
+            "frames": str(folder / f"{name}.frames"),
+            "width": shape[1],
+            "height": shape[0],
+            "fps": round(CAMERA_HZ),
+        }
+        for name, shape in CAMERA_SHAPES.items()
+    }
+    return [
+        "--robot.type=so101_follower",
+        f"--robot.port={port}",
+        f"--robot.id={ROBOT_ID}",
+        f"--robot.calibration_dir={folder}",
+        f"--robot.cameras={json.dumps(cameras)}",
+    ]
 
 
 class _SimShaft:
@@ -58,9 +78,9 @@ class _SimShaft:
 class _SimJoints:
     """The simulated arm's joints, read once for all servos that are asked at one moment."""
 
-    def __init__(self, sim: SimSO101, on_read: Told | None) -> None:
+    def __init__(self, sim: SimSO101, record: ArmRecord | None) -> None:
         self._sim = sim
-        self._on_read = on_read
+        self._record = record
         self._now = -1.0
         self._encoder: Float64Array = to_encoder(self.read())
         self.speed: Float64Array = np.zeros(len(JOINTS))
@@ -78,8 +98,8 @@ class _SimJoints:
             if self._now >= 0:
                 self.speed = (self._encoder - before) / (now - self._now)
             self._now = now
-            if self._on_read is not None:
-                self._on_read(joints)
+            if self._record is not None:
+                self._record.tell_joints(joints)
         return self._encoder
 
 
@@ -89,10 +109,8 @@ class EmulatedSO101:
     Args:
         folder: Where the calibration file and the cameras' frames go.
         config: What is simulated.
+        record: Takes frames, events, commands and joints.
         on_event: Told of every episode event; must be quick.
-        on_frames: Given every pair of frames.
-        on_command: Told joint targets `(6,)` in LeRobot's units that went to the arm.
-        on_joints: Told the joints `(6,)` of each moment at which a servo was asked.
 
     Raises:
         SimulatorUnavailable: If the simulator or OpenGL is missing; says what to install.
@@ -104,14 +122,12 @@ class EmulatedSO101:
         folder: Path,
         config: SimConfig | None = None,
         *,
+        record: ArmRecord | None = None,
         on_event: EventSink | None = None,
-        on_frames: Callable[[Images], None] | None = None,
-        on_command: Told | None = None,
-        on_joints: Told | None = None,
     ) -> None:
         self.folder = folder.expanduser().resolve()
-        self._on_frames = on_frames
-        self._on_command = on_command
+        self._record = record
+        self._on_event = on_event
         self._feeds: dict[str, FrameFeed] = {}
         self._limp = [True] * len(JOINTS)
         with ExitStack() as opened:
@@ -119,9 +135,9 @@ class EmulatedSO101:
             for name, shape in CAMERA_SHAPES.items():
                 self._feeds[name] = FrameFeed(self.folder / f"{name}.frames", shape)
                 opened.callback(self._feeds[name].close)
-            self.sim = SimSO101(config, on_event=on_event, on_frames=self._frames)
+            self.sim = SimSO101(config, on_event=self._event, on_frames=self._frames)
             opened.callback(self.sim.close)
-            self._joints = joints = _SimJoints(self.sim, on_joints)
+            self._joints = joints = _SimJoints(self.sim, record)
             self._shafts = [_SimShaft(joints, index) for index in range(len(JOINTS))]
             self._target = joints.read()
             self.bus = EmulatedBus(calibrated_servos(self._shafts), on_written=self._command)
@@ -137,25 +153,10 @@ class EmulatedSO101:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    def robot_flags(self) -> list[str]:
-        """Return the flags with which LeRobot's tools drive it."""
-        cameras = {
-            name: {
-                "type": "so101_sim",
-                "frames": str(feed.path),
-                "width": feed.shape[1],
-                "height": feed.shape[0],
-                "fps": round(CAMERA_HZ),
-            }
-            for name, feed in self._feeds.items()
-        }
-        return [
-            "--robot.type=so101_follower",
-            f"--robot.port={self.bus.port}",
-            f"--robot.id={ROBOT_ID}",
-            f"--robot.calibration_dir={self.folder}",
-            f"--robot.cameras={json.dumps(cameras)}",
-        ]
+    @property
+    def flags(self) -> list[str]:
+        """The flags with which LeRobot's tools drive it."""
+        return robot_flags(self.bus.port, self.folder)
 
     def close(self) -> None:
         """Close the port, stop the simulator, remove the frames. Safe to call twice."""
@@ -164,8 +165,14 @@ class EmulatedSO101:
     def _frames(self, images: Images) -> None:
         for name, image in images.items():
             self._feeds[name].write(image)
-        if self._on_frames is not None:
-            self._on_frames(images)
+        if self._record is not None:
+            self._record.add_frames(images)
+
+    def _event(self, event: EpisodeEvent) -> None:
+        if self._record is not None:
+            self._record.tell(event)
+        if self._on_event is not None:
+            self._on_event(event)
 
     def _command(self) -> None:
         """Hand the servos' goals to the arm; runs in the bus's thread after each write."""
@@ -183,5 +190,5 @@ class EmulatedSO101:
             self._limp[index] = limp
         if (target != held).any() or not any(self._limp):
             self._target = self.sim.send_action(target)
-            if self._on_command is not None:
-                self._on_command(self._target)
+            if self._record is not None:
+                self._record.tell_command(self._target, self.sim.episode)

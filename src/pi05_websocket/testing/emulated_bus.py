@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Feetech servos on a serial port that is none: a pseudo-terminal with a thread behind it. Linux and macOS.
+"""Feetech servos on a serial port that is none: a pseudo-terminal, a thread behind it. Linux; macOS untried.
 
 In: what a driver writes to `port`, and the faults a test asks for. Out: what servos would answer. The driver's
 side is an ordinary serial port; a pulled cable is to it what it is with USB. Any thread may call it.

@@ -60,7 +60,15 @@ def test_help_is_no_failure(capsys: pytest.CaptureFixture[str]) -> None:
     """The help shows every flag."""
     assert demo.run(["--help"]) == 0
     shown = capsys.readouterr().out
-    for flag in ("--episodes", "--seed", "--out", "--latency-ms", "--no-headless", "--task"):
+    for flag in (
+        "--episodes",
+        "--seed",
+        "--out",
+        "--latency-ms",
+        "--no-headless",
+        "--task",
+        "--robot",
+    ):
         assert flag in shown
 
 
@@ -70,6 +78,15 @@ def test_missing_extras_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
     with pytest.raises(ConfigError, match=r"no_such_module.*sim\]"):
         demo_needs.check_installed()
+
+
+def test_missing_driver_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """LeRobot's driver is asked for only where it is used."""
+    monkeypatch.setitem(demo_needs._DRIVER, "no_such_driver", "so101")
+    monkeypatch.setattr(demo_needs, "_EXTRAS", {})
+
+    with pytest.raises(ConfigError, match=r"no_such_driver.*so101\]"):
+        demo_needs.check_installed(driver=True)
 
 
 def test_missing_command_is_named() -> None:
@@ -98,6 +115,29 @@ def test_shows_the_whole_loop(tmp_path: Path, capsys: pytest.CaptureFixture[str]
         assert (tmp_path / name).stat().st_size > 0
     assert "episode 1: picked up after" in said
     assert "You have just seen" in said
+
+
+@pytest.mark.lerobot
+@pytest.mark.sim
+@pytest.mark.timeout(300)
+def test_shows_the_loop_through_lerobots_driver(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Three processes: the emulated arm is driven by `so101_follower`, and its record is the demo's."""
+    words = ["--headless", "--out", str(tmp_path), "--episodes", "1", "--robot", "so101-emulated"]
+
+    code = demo.run(words)
+
+    said = capsys.readouterr().out
+    assert code == 0, said
+    assert len(pids(said)) == 3
+    assert_gone(said)
+    figures = json.loads((tmp_path / "summary.json").read_text())
+    assert figures["robot"] == "so101-emulated"
+    assert figures["successes"] == figures["episodes"] == 1
+    assert "SOFollower connected" in (tmp_path / "rollout.log").read_text()
+    for name in ("demo.mp4", "plot.png", "arm.log"):
+        assert (tmp_path / name).stat().st_size > 0
 
 
 @pytest.mark.lerobot
@@ -138,7 +178,7 @@ def test_shows_why_a_child_failed(
 @pytest.mark.sim
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
-    ("limit", "said"), [("_FIRST_TICK_S", "no tick"), ("_SERVER_START_S", "gave no address")]
+    ("limit", "said"), [("_FIRST_TICK_S", "no tick"), ("_START_S", "gave no address")]
 )
 def test_waits_for_nothing_forever(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, said: str

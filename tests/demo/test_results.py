@@ -40,6 +40,12 @@ def test_held_ticks_have_causes() -> None:
     assert "5 of 512 ticks held: reply late 3, link down 2" in last_words(held, Path("out"))
 
 
+def test_says_which_arm_it_was() -> None:
+    """Through LeRobot's driver it says so."""
+    said = last_words({**figures(4, 0.0), "robot": "so101-emulated"}, Path("out"))
+    assert "cubes through its own so101_follower, on an emulated servo bus, with actions" in said
+
+
 def test_no_success_is_said() -> None:
     """A demo that picked up nothing does not claim otherwise."""
     said = last_words(figures(0, 0.0), Path("out"))

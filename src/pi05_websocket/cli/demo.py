@@ -10,15 +10,15 @@ from __future__ import annotations
 import re
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import tyro
 
 from pi05_websocket.cli import EXIT_FAILED, EXIT_OK
 from pi05_websocket.cli.demo_children import Child, every_end_like_ctrl_c
+from pi05_websocket.cli.demo_command import DESCRIPTION, DemoCommand
 from pi05_websocket.cli.demo_delay import SlowLink
 from pi05_websocket.cli.demo_needs import check_installed, console_script
 from pi05_websocket.cli.demo_results import (
@@ -29,25 +29,14 @@ from pi05_websocket.cli.demo_results import (
     Results,
     last_words,
 )
-from pi05_websocket.cli.demo_screen import Screen, Window, has_display, open_window, story_line
+from pi05_websocket.cli.demo_robots import EMULATED_AT, DemoArm
+from pi05_websocket.cli.demo_screen import Screen, Window, open_window, story_line
 from pi05_websocket.cli.demo_story import Story, Tail
-from pi05_websocket.errors import ConfigError, Pi05WebsocketError
+from pi05_websocket.errors import Pi05WebsocketError
 
 __all__ = ["DemoCommand", "DemoFailed", "run"]
 
-_DESCRIPTION = """\
-Watch a simulated SO-101 do its task over a policy server, everything on this machine.
-
-Starts a policy server, then LeRobot's own lerobot-rollout with this project's plugin and a simulated arm. The
-policy sees what a real one would see: two camera images, six joints, the instruction.
-
-examples:
-  pi05-websocket demo
-  pi05-websocket demo --latency-ms 200          the server is far away
-  pi05-websocket demo --task belt --episodes 10
-"""
-
-_SERVER_START_S = 60.0
+_START_S = 60.0
 _FIRST_TICK_S = 300.0
 _HELD_S = 60.0
 """How long the arm may hold before the demo has nothing to show."""
@@ -69,57 +58,21 @@ class DemoFailed(Pi05WebsocketError):
     """The demo could not show the loop; the message holds what the process that failed said."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DemoCommand:
-    """What to show."""
-
-    episodes: int = 5
-    """How many cubes to pick up, one after another."""
-
-    task: Literal["cube", "belt", "moved"] = "cube"
-    """A cube that lies still, one on a moving belt, or one that is moved while the arm is on its way."""
-
-    seed: int = 0
-    """Decides where the cubes lie."""
-
-    latency_ms: float = 0.0
-    """Milliseconds added to each round trip on the way."""
-
-    action_horizon: int = 25
-    """Rows executed of each chunk of 50 before the next one takes over."""
-
-    out: Path | None = None
-    """Folder for the results; by default outputs/demo-DATE-TIME."""
-
-    headless: bool = field(default_factory=lambda: not has_display())
-    """Open no window. The default where there is no display."""
-
-    def __post_init__(self) -> None:
-        if self.episodes < 1:
-            raise ConfigError(f"--episodes {self.episodes}: expected at least 1")
-        if self.seed < 0:
-            raise ConfigError(f"seed is {self.seed}: expected 0 or more")
-        if not 0 <= self.latency_ms <= 10_000:
-            raise ConfigError(f"--latency-ms {self.latency_ms:g}: expected 0 to 10000")
-        if not 1 <= self.action_horizon <= 50:
-            raise ConfigError(f"action_horizon is {self.action_horizon}: expected 1 to 50")
-
-
 def run(argv: list[str]) -> int:
     """Run the command."""
     try:
         command = tyro.cli(
-            DemoCommand, args=argv, prog="pi05-websocket demo", description=_DESCRIPTION
+            DemoCommand, args=argv, prog="pi05-websocket demo", description=DESCRIPTION
         )
     except SystemExit as exc:  # tyro has printed its help or what is wrong
         return exc.code if isinstance(exc.code, int) else EXIT_FAILED
-    check_installed()
+    check_installed(driver=command.robot == "so101-emulated")
     with every_end_like_ctrl_c(), Screen() as screen:
         return Demo(command, screen).run()
 
 
 class Demo:
-    """One run: two child processes, the story they tell, the results."""
+    """One run: two or three child processes, the story they tell, the results."""
 
     def __init__(self, command: DemoCommand, screen: Screen) -> None:
         from pi05_websocket.sim.tasks import TASKS
@@ -146,6 +99,7 @@ class Demo:
             self._show(stack)
         command = self._command
         settings = {
+            "robot": command.robot,
             "task": command.task,
             "seed": command.seed,
             "added_latency_ms": command.latency_ms,
@@ -166,7 +120,7 @@ class Demo:
 
     def _show(self, stack: ExitStack) -> None:
         server = stack.enter_context(self._start_server())
-        port = self._port_of(server)
+        port = int(self._said(server, _SERVING, "starting the policy server …"))
         self._screen.say(f"policy server: process {server.pid}, ws://127.0.0.1:{port}")
         if self._command.latency_ms > 0:
             link = SlowLink(port, round_trip_s=self._command.latency_ms / 1000)
@@ -174,10 +128,12 @@ class Demo:
             self._screen.say(
                 f"slow link: {self._command.latency_ms:g} ms more for a round trip, through port {port}"
             )
-        rollout = stack.enter_context(self._start_rollout(port))
-        self._screen.say(f"lerobot-rollout: process {rollout.pid}, with its simulated SO-101")
+        children, flags = self._start_arm(stack)
+        rollout = stack.enter_context(self._start_rollout(port, flags))
+        driven = "so101_follower on the emulated bus" if children else "its simulated SO-101"
+        self._screen.say(f"lerobot-rollout: process {rollout.pid}, with {driven}")
         window = None if self._command.headless else open_window(self._live_image, self._screen)
-        self._watch(rollout, server, window)
+        self._watch(rollout, [server, *children], window)
         self._stop(rollout)
         if window is not None:
             window.close()
@@ -191,19 +147,37 @@ class Demo:
         command = [console_script("pi05-websocket"), "serve", "--policy", "expert", "--port", "0"]
         return Child("the policy server", command, log=self._out / "server.log")
 
-    def _port_of(self, server: Child) -> int:
-        deadline = time.monotonic() + _SERVER_START_S
+    def _said(self, child: Child, pattern: re.Pattern[str], doing: str) -> str:
+        """Wait until a child says where it is to be found; return that."""
+        deadline = time.monotonic() + _START_S
         while time.monotonic() < deadline:
-            found = _SERVING.search(server.text())
+            found = pattern.search(child.text())
             if found:
-                return int(found[1])
-            if server.exit_code is not None:
-                raise _child_failed(server)
-            self._screen.update("starting the policy server …")
+                return found[1]
+            if child.exit_code is not None:
+                raise _child_failed(child)
+            self._screen.update(doing)
             time.sleep(_LOOK_EVERY_S)
-        raise DemoFailed(f"{server.name} gave no address within {_SERVER_START_S:g} s")
+        raise DemoFailed(f"{child.name} gave no address within {_START_S:g} s")
 
-    def _start_rollout(self, port: int) -> Child:
+    def _start_arm(self, stack: ExitStack) -> tuple[list[Child], list[str]]:
+        """Return the arm's processes beside lerobot-rollout, and lerobot-rollout's flags for it."""
+        command = self._command
+        arm = DemoArm(
+            task=command.task,
+            seed=command.seed,
+            recording=self._recording,
+            live_image=None if command.headless else self._live_image,
+        )
+        if command.robot == "so101-sim":
+            return [], arm.sim_flags()
+        words = [console_script("pi05-websocket"), *arm.emulate_words()]
+        child = stack.enter_context(Child("the emulated arm", words, log=self._out / "arm.log"))
+        port = self._said(child, EMULATED_AT, "starting the emulated arm …")
+        self._screen.say(f"emulated SO-101: process {child.pid}, six servos at {port}")
+        return [child], arm.emulated_flags(port)
+
+    def _start_rollout(self, port: int, robot: list[str]) -> Child:
         command = self._command
         words = [
             console_script("lerobot-rollout"),
@@ -215,21 +189,16 @@ class Demo:
             f"--policy.timeout={5.0 + self._command.latency_ms / 1000:g}",
             f"--policy.action_horizon={command.action_horizon}",
             f"--policy.trace_file={self._policy_trace}",
-            "--robot.type=so101_sim",
-            f"--robot.task={command.task}",
-            f"--robot.seed={command.seed}",
-            f"--robot.record_dir={self._recording}",
+            *robot,
             f"--task={self._prompt}",
             "--fps=30",
             "--play_sounds=false",
             "--return_to_initial_position=false",
         ]
-        if not command.headless:
-            words.append(f"--robot.live_image={self._live_image}")
         log = self._out / "rollout.log"
         return Child("lerobot-rollout", words, log=log, env=_ENVIRONMENT)
 
-    def _watch(self, rollout: Child, server: Child, window: Window | None) -> None:
+    def _watch(self, rollout: Child, others: list[Child], window: Window | None) -> None:
         """Follow the traces until all episodes have ended."""
         policy, robot = Tail(self._policy_trace), Tail(self._robot_trace)
         started = moved = time.monotonic()
@@ -240,7 +209,7 @@ class Demo:
             now = time.monotonic()
             if self._story.ticks > before:
                 moved = now
-            for child in (rollout, server):
+            for child in (rollout, *others):
                 if child.exit_code is not None:
                     raise _child_failed(child)
             self._check_stall(rollout, now - moved)

@@ -15,17 +15,24 @@ __all__ = ["check_installed", "console_script"]
 _EXTRAS = {"lerobot": "lerobot", "so101_nexus": "sim", "av": "sim", "matplotlib": "sim"}
 """Module -> the extra that brings it."""
 
+_DRIVER = {"scservo_sdk": "so101", "deepdiff": "so101"}
+"""The same for LeRobot's own driver of the SO-101."""
 
-def check_installed() -> None:
+
+def check_installed(*, driver: bool = False) -> None:
     """Say at once what is missing.
+
+    Args:
+        driver: Whether LeRobot's own driver of the SO-101 is needed too.
 
     Raises:
         ConfigError: An extra is not installed.
         SimulatorUnavailable: There is no OpenGL to render with.
     """
-    missing = [name for name in _EXTRAS if importlib.util.find_spec(name) is None]
+    needed = {**_EXTRAS, **(_DRIVER if driver else {})}
+    missing = [name for name in needed if importlib.util.find_spec(name) is None]
     if missing:
-        extras = ",".join(sorted({_EXTRAS[name] for name in missing}))
+        extras = ",".join(sorted({needed[name] for name in missing}))
         raise ConfigError(
             f"the demo needs {', '.join(missing)}. Install: "
             f"pip install 'lerobot_policy_pi05_websocket[{extras}]' (Python 3.12 or newer)"

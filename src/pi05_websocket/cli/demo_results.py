@@ -26,7 +26,14 @@ OWN_FILES = (
     "demo.mp4",
     *(
         f"{RECORDING}/{name}"
-        for name in (POLICY_TRACE, ROBOT_TRACE, "realsense.mp4", "wrist2.mp4", "live.jpg")
+        for name in (
+            POLICY_TRACE,
+            ROBOT_TRACE,
+            "realsense.mp4",
+            "wrist2.mp4",
+            "live.jpg",
+            "emulated.json",
+        )
     ),
 )
 """What a demo leaves in its folder, and the next one into the same folder replaces."""
@@ -113,10 +120,13 @@ def last_words(figures: Mapping[str, Any], folder: Path) -> str:
     )
     if not figures["successes"]:
         return f"{seen}The loop ran, but no cube was picked up within the time limit; watch the video for why."
+    arm = "with a simulated SO-101 whose actions came"
+    if figures.get("robot") == "so101-emulated":
+        arm = "through its own so101_follower, on an emulated servo bus, with actions that came"
     another = "--task belt" if figures["added_latency_ms"] > 0 else "--latency-ms 200"
     return (
         f"{seen}You have just seen LeRobot's own lerobot-rollout pick up {figures['successes']} of "
-        f"{figures['episodes']} cubes with a simulated SO-101 whose actions came, in chunks, from a policy "
+        f"{figures['episodes']} cubes {arm}, in chunks, from a policy "
         "server in another process, over a WebSocket and OpenPI's protocol; next, give your own OpenPI "
         "server's address to --policy.websocket_url and your own arm to --robot.type=so101_follower "
         f"(docs/howto/real-arm.md), or try this again with {another}."

@@ -166,8 +166,12 @@ PAGES: dict[str, Callable[[], str]] = {
     ),
     "simulated-arm-settings.md": settings_page(
         "Settings of the simulated arm",
-        "Each is a flag of LeRobot's tools, `--robot.NAME=VALUE` with `--robot.type=so101_sim`.",
+        "Each is a flag of LeRobot's tools, `--robot.NAME=VALUE` with `--robot.type=so101_sim`. "
+        "A camera of the emulated arm has its own, beside LeRobot's `width`, `height` and `fps`: "
+        "`--robot.cameras='{NAME: {type: so101_sim, ...}}'` with `--robot.type=so101_follower`, as "
+        "`pi05-websocket emulate` prints it.",
         ("src/lerobot_policy_pi05_websocket/robot_so101_sim.py", "SO101SimConfig"),
+        ("src/lerobot_policy_pi05_websocket/camera_so101_sim.py", "SO101SimCameraConfig"),
     ),
     "server-settings.md": settings_page(
         "Settings of the server",

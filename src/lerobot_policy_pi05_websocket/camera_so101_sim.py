@@ -70,6 +70,7 @@ class SO101SimCamera(Camera):  # type: ignore[misc]  # LeRobot is untyped for my
         if self._reader is not None:
             raise DeviceAlreadyConnectedError(f"{self} is already connected")
         self._reader = FeedReader(self._path)
+        self._seen = 0
         try:
             self._check_size(self._reader.shape)
             if warmup:

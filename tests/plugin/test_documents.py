@@ -41,6 +41,16 @@ def test_readmes_loop_drives_a_robot(served) -> None:
     assert sent["shoulder_pan.pos"] in (fake_lerobot.START[0] + 1, fake_lerobot.START[0])
 
 
+def test_real_arms_cable_is_pulled(capsys: pytest.CaptureFixture[str]) -> None:
+    """`pull_the_cable.py` reads the arm, then both errors."""
+    exec(named_block("docs/howto/real-arm.md", "pull_the_cable.py"), {})
+
+    said = capsys.readouterr().out
+    assert "'shoulder_pan.pos':" in said
+    assert "servo 3: Failed to sync read" in said
+    assert "cable: (5, 'Input/output error')" in said
+
+
 def test_tutorials_look_draws_a_trace(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

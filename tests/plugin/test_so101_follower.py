@@ -19,7 +19,7 @@ from lerobot.motors.feetech.tables import (
 )
 from lerobot.robots.so_follower import SO101Follower, SO101FollowerConfig
 
-from pi05_websocket.sim.arm import HOME, JOINTS
+from pi05_websocket.sim.arm import HOME, JOINTS, LOWER, UPPER
 from pi05_websocket.testing import EmulatedBus, FakeClock, Faults
 from pi05_websocket.testing.feetech_registers import REGISTERS
 from pi05_websocket.testing.feetech_servo import ServoError
@@ -144,6 +144,50 @@ class TestConnect:
             assert len(asked) == 1
             assert robot.is_calibrated
             robot.disconnect()
+
+    def test_whole_calibration_by_hand(self, bus, tmp_path, monkeypatch) -> None:
+        """Without a file LeRobot asks for mid-pose and both ends of every joint; it finds the same values."""
+        write_calibration(tmp_path / "emulated.json")
+        expected = json.loads((tmp_path / "emulated.json").read_text())
+        middle = np.array([0.0, 0.0, 0.0, 0.0, 0.0, 50.0])
+        hand = {"joints": HOME}
+
+        def turn(joints: np.ndarray) -> None:
+            for servo, ticks in zip(
+                SERVOS, to_encoder(joints) - to_encoder(hand["joints"]), strict=True
+            ):
+                bus.turn(servo, ticks)
+            hand["joints"] = joints
+
+        def into_the_middle(question: str) -> str:
+            assert "middle of its range" in question
+            turn(middle)
+            return ""
+
+        ends = iter((LOWER, UPPER, middle))
+
+        def to_the_next_end() -> bool:
+            joints = next(ends, None)
+            if joints is not None:
+                turn(np.where(np.arange(6) == 4, 0.0, joints))
+            return joints is None
+
+        monkeypatch.setattr("builtins.input", into_the_middle)
+        monkeypatch.setattr("lerobot.motors.motors_bus.enter_pressed", to_the_next_end)
+        robot = SO101Follower(
+            SO101FollowerConfig(port=bus.port, id="new", calibration_dir=tmp_path)
+        )
+        robot.connect()
+        seen = robot.get_observation()
+        robot.disconnect()
+
+        found = json.loads((tmp_path / "new.json").read_text())
+        assert {name: list(one) for name, one in found.items()} == {
+            name: list(one) for name, one in expected.items()
+        }
+        for name, one in expected.items():
+            assert found[name] == pytest.approx(one, abs=1)
+        assert list(seen.values()) == pytest.approx(middle.tolist(), abs=2 * TICK)
 
     def test_half_turn_homing_finds_the_offsets(self, make, bus, clock) -> None:
         """LeRobot's own calibration in mid-pose: the offsets of the file."""
@@ -285,7 +329,7 @@ class TestFaults:
             )
             robot = SO101Follower(config)
             robot.connect()
-            bus.faults = Faults(delay_s=0.3, replies=6)
+            bus.faults = Faults(delay_s=1.0, replies=6)
             with pytest.raises(ConnectionError, match="no status packet"):
                 robot.get_observation()
             robot.send_action({"shoulder_pan.pos": 20.0})

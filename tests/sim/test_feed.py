@@ -92,6 +92,16 @@ def test_no_file_is_told(feed: FrameFeed) -> None:
         FeedReader(feed.path)
 
 
+def test_a_damaged_file_is_told(feed: FrameFeed) -> None:
+    """A frame that never becomes whole is not waited for."""
+    feed.write(frame(3))
+    content = bytearray(feed.path.read_bytes())
+    content[32 + 1 * (16 + 60)] ^= 1  # the stamp of frame 1
+    feed.path.write_bytes(content)
+    with pytest.raises(NoFrames, match="no whole frame"):
+        FeedReader(feed.path).read()
+
+
 def test_frames_are_whole_while_others_are_written(feed: FrameFeed) -> None:
     """Never half of one frame and half of the next."""
     stop = threading.Event()

@@ -16,7 +16,7 @@ from pi05_websocket.testing import EmulatedBus, FakeClock, Faults
 from pi05_websocket.testing.emulated_bus import NoPseudoTerminal, six_servos
 from pi05_websocket.testing.feetech_chain import ServoChain
 from pi05_websocket.testing.feetech_protocol import BROADCAST, Decoder, Instruction, Packet
-from pi05_websocket.testing.feetech_servo import ServoError
+from pi05_websocket.testing.feetech_servo import Servo, ServoError
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
 
@@ -86,20 +86,23 @@ def test_shafts_follow_the_clock(bus: EmulatedBus, driver: Driver, clock: FakeCl
     assert bus.value(2, "Present_Position") == 2560
 
 
-def test_other_speeds_are_not_heard(bus: EmulatedBus, driver: Driver) -> None:
-    """At 115200 baud nobody answers; at 1 Mbaud they do again."""
+def test_other_speeds_are_not_heard() -> None:
+    """At 115200 baud only the servo answers that is set to it; at 1 Mbaud only the other one."""
     import termios
 
-    settings = termios.tcgetattr(driver.descriptor)
-    settings[4] = settings[5] = termios.B115200
-    termios.tcsetattr(driver.descriptor, termios.TCSANOW, settings)
-    driver.send(Packet(1, Instruction.WRITE, bytes((40, 1))))
-    assert select.select([driver.descriptor], [], [], 0.05)[0] == []
-    settings[4] = settings[5] = termios.B1000000
-    termios.tcsetattr(driver.descriptor, termios.TCSANOW, settings)
-    driver.send(Packet(1, Instruction.PING))
-    assert driver.receive(1) == [Packet(1, 0)]
-    assert bus.value(1, "Torque_Enable") == 0
+    with EmulatedBus([Servo(1), Servo(2, eeprom={"Baud_Rate": 4})]) as bus:
+        driver = Driver(bus.port)
+        for speed, answering in ((termios.B115200, 2), (termios.B1000000, 1)):
+            settings = termios.tcgetattr(driver.descriptor)
+            settings[4] = settings[5] = speed
+            termios.tcsetattr(driver.descriptor, termios.TCSANOW, settings)
+            for servo_id in (1, 2):  # whoever answers answers in this order
+                driver.send(Packet(servo_id, Instruction.PING))
+            assert driver.receive(1) == [Packet(answering, 0)]
+            # Its answer to this comes behind the other one's to the ping, if there were one.
+            driver.send(Packet(answering, Instruction.READ, bytes((5, 1))))
+            assert driver.receive(1) == [Packet(answering, 0, bytes((answering,)))]
+        os.close(driver.descriptor)
 
 
 def test_delayed_replies_keep_their_order() -> None:
@@ -138,6 +141,39 @@ def test_lost_power(bus: EmulatedBus, driver: Driver) -> None:
     assert driver.receive(1) == [Packet(1, 0, b"\0")]
 
 
+def test_faults_of_servos_are_told() -> None:
+    """Who moves something else with the shafts learns of torque that is lost without a packet."""
+    told: list[str] = []
+    with EmulatedBus(on_changed=lambda: told.append("changed")) as bus:
+        bus.set_errors(1, ServoError.OVERLOAD)
+        bus.lose_power()
+    assert told == ["changed", "changed"]
+
+
+def test_nothing_stays_open() -> None:
+    """Neither descriptors nor the thread, after ten of them."""
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(10):
+        with EmulatedBus() as bus:
+            bus.pull_cable()
+        assert not bus._thread.is_alive()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_no_bytes_end_it(bus: EmulatedBus, driver: Driver) -> None:
+    """Reads of more than a reply holds, writes beyond the table, noise: it answers the next ping."""
+    for packet in (
+        Packet(1, Instruction.READ, bytes((0, 255))),
+        Packet(BROADCAST, Instruction.SYNC_READ, bytes((0, 255, 1, 2))),
+        Packet(1, Instruction.WRITE, bytes((120, *range(40)))),
+    ):
+        driver.send(packet)
+    os.write(driver.descriptor, b"\xff\xff\x01\x00" * 20)
+    driver.send(Packet(2, Instruction.PING))
+    assert driver.receive(2) == [Packet(1, 0), Packet(2, 0)]
+    assert bus.failure is None
+
+
 def test_hands_and_errors(bus: EmulatedBus, driver: Driver) -> None:
     """A test turns shafts and sets flags; a servo that is not there is a mistake."""
     bus.turn(3, 100)
@@ -164,7 +200,7 @@ def test_failure_behind_the_port_is_a_pulled_cable() -> None:
         ended.set()
         raise RuntimeError("the simulator is gone")
 
-    with EmulatedBus(six_servos(), on_written=fail) as bus:
+    with EmulatedBus(six_servos(), on_changed=fail) as bus:
         driver = Driver(bus.port)
         driver.send(Packet(1, Instruction.WRITE, bytes((40, 1))))
         assert ended.wait(PATIENCE_S)

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pi05_websocket.errors import ConfigError
 from pi05_websocket.testing.feetech_chain import NO_FAULTS, Faults, Reply, ServoChain
@@ -35,6 +37,9 @@ def ask(chain: ServoChain, servo_id: int, code: int, *parameters: int) -> list[P
         (2, Instruction.READ, (3, 2), [Packet(2, 0, b"\x09\x03")]),
         (BROADCAST, Instruction.READ, (3, 2), []),
         (2, Instruction.READ, (3,), []),
+        (2, Instruction.READ, (0, 250), [Packet(2, 0, Servo(2).read(0, 250, 0.0))]),
+        (2, Instruction.READ, (0, 251), []),
+        (BROADCAST, Instruction.SYNC_READ, (0, 251, 1), []),
         (2, Instruction.WRITE, (TORQUE, 1), [Packet(2, 0)]),
         (2, Instruction.WRITE, (TORQUE,), []),
         (BROADCAST, Instruction.WRITE, (TORQUE, 1), []),
@@ -102,13 +107,16 @@ def test_errors_are_in_every_reply(chain: ServoChain) -> None:
 
 
 def test_writes_are_told() -> None:
-    """Once for each packet, however many servos it reaches; reads are not."""
+    """Once for each packet, however many servos it reaches; what changes no register is not."""
     told: list[int] = []
-    chain = ServoChain([Servo(1), Servo(2)], on_written=lambda: told.append(1))
+    chain = ServoChain([Servo(1), Servo(2)], on_changed=lambda: told.append(1))
     ask(chain, BROADCAST, Instruction.SYNC_WRITE, GOAL, 2, 1, 0, 8, 2, 0, 8)
     ask(chain, 1, Instruction.WRITE, TORQUE, 1)
-    ask(chain, 1, Instruction.READ, TORQUE, 1)
+    for code in (Instruction.READ, Instruction.REG_WRITE, 0x77):
+        ask(chain, 1, code, TORQUE, 1)
     assert len(told) == 2
+    ask(chain, 1, Instruction.ACTION)
+    assert len(told) == 3
 
 
 @pytest.mark.parametrize(("rate", "heard"), [(None, 3), (1_000_000, 2), (115_200, 1), (0, 0)])
@@ -116,6 +124,28 @@ def test_servos_hear_their_own_speed(rate: int | None, heard: int) -> None:
     """None is a wire without one."""
     chain = ServoChain([Servo(1), Servo(2), Servo(3, eeprom={"Baud_Rate": 4})])
     assert len(chain.receive(Packet(BROADCAST, Instruction.PING).encode(), 0.0, rate)) == heard
+
+
+packets = st.builds(
+    Packet,
+    id=st.sampled_from((1, 2, BROADCAST)),
+    code=st.sampled_from(Instruction) | st.integers(0, 255),
+    parameters=st.binary(max_size=250)
+    | st.tuples(st.integers(0, 130), st.binary(max_size=20)).map(lambda a: bytes((a[0],)) + a[1]),
+)
+
+
+@given(sent=st.lists(packets, max_size=8), pause_s=st.floats(0.0, 100.0))
+def test_no_packet_is_an_error(sent: list[Packet], pause_s: float) -> None:
+    """Whatever registers hold afterwards: every reply is a whole frame, and later reads work too."""
+    chain = ServoChain([Servo(1), Servo(2, eeprom={"Phase": 28})])
+    everything = Packet(BROADCAST, Instruction.SYNC_READ, bytes((0, 128, *range(240))))
+    for now, packet in enumerate([*sent, everything], 1):
+        for reply in chain.receive(packet.encode(), now * pause_s):
+            assert len(Decoder().feed(reply.data, 0.0)) == 1 or reply.data[2] == 0xFF
+    for servo in chain.servos:
+        servo.lose_power(1000.0)
+        servo.read(0, 128, 2000.0)
 
 
 def test_silent(chain: ServoChain) -> None:

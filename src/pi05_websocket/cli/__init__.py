@@ -47,13 +47,13 @@ COMMANDS: dict[str, Command] = {
         module="pi05_websocket.cli.demo",
         summary="Watch a simulated SO-101 do its task over a policy server, everything on this machine.",
     ),
-    "run": Command(
-        module="pi05_websocket.cli.run",
-        summary="Drive a robot with a policy server, without LeRobot.",
-    ),
     "emulate": Command(
         module="pi05_websocket.cli.emulate",
         summary="Emulate an SO-101 on a serial port, for LeRobot's own driver.",
+    ),
+    "run": Command(
+        module="pi05_websocket.cli.run",
+        summary="Drive a robot with a policy server, without LeRobot.",
     ),
     "serve": Command(
         module="pi05_websocket.cli.serve",

@@ -47,8 +47,8 @@ class EmulateCommand:
     folder: Path = Path("outputs/emulated-arm")
     """Where the calibration file and the cameras' frames go."""
 
-    task: Literal["cube", "belt"] = "cube"
-    """A cube that lies still, or one on a moving belt."""
+    task: Literal["cube", "belt", "moved"] = "cube"
+    """A cube that lies still, one on a moving belt, or one that is moved while the arm is on its way."""
 
     seed: int = 0
     """Decides where the cubes lie."""

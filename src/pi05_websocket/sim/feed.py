@@ -7,6 +7,7 @@ waiting. The file holds the last few frames in turn, so that one can be copied w
 
 from __future__ import annotations
 
+import math
 import mmap
 import os
 import struct
@@ -30,6 +31,8 @@ _STAMP = struct.Struct("<Qd")
 _SLOTS = 4
 _LARGEST = 1 << 26
 """Bytes of a frame that a reader believes in."""
+_TRIES = 100
+"""A frame is not whole if three more were written while it was copied: that does not happen often in a row."""
 
 
 class NoFrames(Pi05WebsocketError):
@@ -52,7 +55,7 @@ class FrameFeed:
     def __init__(self, path: Path, shape: tuple[int, int, int]) -> None:
         self.path = path
         self.shape = shape
-        self._size = int(np.prod(shape))
+        self._size = math.prod(shape)
         self._number = 0
         path.parent.mkdir(parents=True, exist_ok=True)
         draft = path.with_name(path.name + ".new")
@@ -87,6 +90,7 @@ class FrameFeed:
     def close(self) -> None:
         """Remove the file; who reads it sees its last frame grow old. Safe to call twice."""
         self.path.unlink(missing_ok=True)
+        self._map.close()
 
 
 class FeedReader:
@@ -105,15 +109,23 @@ class FeedReader:
             raise NoFrames(
                 f"no camera frames in {path}: is the emulated arm running? ({exc})"
             ) from exc
+        try:
+            self.shape = self._read_shape()
+            """`(height, width, 3)`."""
+        except BaseException:
+            self._map.close()
+            raise
+        self._size = math.prod(self.shape)
+
+    def _read_shape(self) -> tuple[int, int, int]:
         if len(self._map) < _HEADER.size or self._map[:8] != _MAGIC:
-            raise NoFrames(f"{path} holds no camera frames")
+            raise NoFrames(f"{self.path} holds no camera frames")
         _, height, width, channels, slots = _HEADER.unpack_from(self._map)
-        self.shape = (height, width, channels)
-        """`(height, width, 3)`."""
-        self._size = height * width * channels
-        whole = _slot(_SLOTS - 1, self._size) + _STAMP.size + self._size
-        if slots != _SLOTS or not 0 < self._size <= _LARGEST or len(self._map) != whole:
-            raise NoFrames(f"{path} holds no camera frames of this version")
+        size = height * width * channels
+        whole = _slot(_SLOTS - 1, size) + _STAMP.size + size
+        if slots != _SLOTS or not 0 < size <= _LARGEST or len(self._map) != whole:
+            raise NoFrames(f"{self.path} holds no camera frames of this version")
+        return height, width, channels
 
     def __repr__(self) -> str:
         return f"<FeedReader {self.path} {self.shape} newest={self.newest}>"
@@ -127,16 +139,19 @@ class FeedReader:
         """Return a copy of the newest frame, its number, and when it was taken (monotonic seconds).
 
         Raises:
-            NoFrames: Before the first.
+            NoFrames: Before the first, or if none can be copied whole.
         """
-        while number := self.newest:
+        for _ in range(_TRIES):
+            number = self.newest
+            if number == 0:
+                raise NoFrames(f"no frame yet in {self.path}")
             at = _slot(number, self._size)
             before = _STAMP.unpack_from(self._map, at)
             pixels = at + _STAMP.size
             content = np.frombuffer(self._map, np.uint8, self._size, pixels).copy()
             if before == _STAMP.unpack_from(self._map, at) and before[0] == number:
                 return content.reshape(self.shape), number, float(before[1])
-        raise NoFrames(f"no frame yet in {self.path}")
+        raise NoFrames(f"no whole frame in {self.path}: is it damaged?")
 
     def close(self) -> None:
         """Let go of the file. Safe to call twice."""

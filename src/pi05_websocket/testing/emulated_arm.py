@@ -3,17 +3,21 @@
 
 In: what LeRobot's `so101_follower` writes to `bus.port`. Out: what it reads there, and camera frames in files
 for cameras of the type `so101_sim`. The physics follow the wall clock. Needs the extra `sim`.
-A joint without torque stays where it is: the simulated arm does not fall.
+A joint without torque stays where it is: the simulated arm does not fall. Velocity mode and turning by hand do
+nothing here; on an `EmulatedBus` of its own they do.
 """
 
 from __future__ import annotations
 
 import json
-from contextlib import ExitStack
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
 
+from pi05_websocket.errors import ConfigError
 from pi05_websocket.sim.arm import JOINTS, Float64Array
 from pi05_websocket.sim.cameras import CAMERA_HZ, Images
 from pi05_websocket.sim.episodes import EpisodeEvent
@@ -54,6 +58,31 @@ def robot_flags(port: str, folder: Path) -> list[str]:
         f"--robot.calibration_dir={folder}",
         f"--robot.cameras={json.dumps(cameras)}",
     ]
+
+
+@contextmanager
+def _claimed(folder: Path) -> Iterator[None]:
+    """Keep others out of the folder: their cameras would take the place of these."""
+    try:
+        import fcntl
+    except ImportError:  # Windows, which has no pseudo-terminals either
+        yield
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(
+            descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB
+        )  # ends with the process, however that ends
+    except OSError as exc:
+        os.close(descriptor)
+        raise ConfigError(
+            f"{folder} is another emulated arm's folder: end that one, or give this one another folder"
+        ) from exc
+    try:
+        yield
+    finally:
+        os.close(descriptor)
 
 
 class _SimShaft:
@@ -115,6 +144,7 @@ class EmulatedSO101:
     Raises:
         SimulatorUnavailable: If the simulator or OpenGL is missing; says what to install.
         NoPseudoTerminal: If there can be no serial port.
+        ConfigError: If another emulated arm uses the folder.
     """
 
     def __init__(
@@ -131,6 +161,7 @@ class EmulatedSO101:
         self._feeds: dict[str, FrameFeed] = {}
         self._limp = [True] * len(JOINTS)
         with ExitStack() as opened:
+            opened.enter_context(_claimed(self.folder))
             write_calibration(self.folder / f"{ROBOT_ID}.json")
             for name, shape in CAMERA_SHAPES.items():
                 self._feeds[name] = FrameFeed(self.folder / f"{name}.frames", shape)
@@ -140,7 +171,7 @@ class EmulatedSO101:
             self._joints = joints = _SimJoints(self.sim, record)
             self._shafts = [_SimShaft(joints, index) for index in range(len(JOINTS))]
             self._target = joints.read()
-            self.bus = EmulatedBus(calibrated_servos(self._shafts), on_written=self._command)
+            self.bus = EmulatedBus(calibrated_servos(self._shafts), on_changed=self._command)
             opened.callback(self.bus.close)
             self._opened = opened.pop_all()
 
@@ -175,7 +206,7 @@ class EmulatedSO101:
             self._on_event(event)
 
     def _command(self) -> None:
-        """Hand the servos' goals to the arm; runs in the bus's thread after each write."""
+        """Hand the servos' goals to the arm; the bus calls it when they may have changed."""
         wanted = np.array([shaft.command.target for shaft in self._shafts])
         held = self._target
         present = self._joints.read()

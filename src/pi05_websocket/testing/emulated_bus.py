@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 _CHUNK = 4096
 _MOST_WAITING = 256
 """Replies that wait for their time; what is beyond is lost, as on a wire that nobody reads."""
+_END_S = 5.0
+"""How long the thread may take to end; it waits for nothing but what `on_changed` does."""
 
 
 class NoPseudoTerminal(Pi05WebsocketError):
@@ -44,7 +46,8 @@ class EmulatedBus:
     Args:
         servos: Six as shipped by default.
         clock: What their shafts follow.
-        on_written: Called in the bus's thread after each packet that has changed registers.
+        on_changed: Called after whatever may have changed what drives a shaft, one call at a time: a packet, in
+            the bus's thread; an error or a loss of power, in the thread that asked for it.
 
     Raises:
         NoPseudoTerminal: On Windows, or if there are no more of them.
@@ -55,9 +58,9 @@ class EmulatedBus:
         servos: Sequence[Servo] | None = None,
         *,
         clock: Clock = SYSTEM_CLOCK,
-        on_written: Callable[[], None] | None = None,
+        on_changed: Callable[[], None] | None = None,
     ) -> None:
-        self._chain = ServoChain(six_servos() if servos is None else servos, on_written)
+        self._chain = ServoChain(six_servos() if servos is None else servos, on_changed)
         self._clock = clock
         self._lock = threading.RLock()
         self._waiting: deque[tuple[float, bytes]] = deque()
@@ -102,6 +105,7 @@ class EmulatedBus:
         """Set a servo's error byte; `ServoError(0)` for none."""
         with self._lock:
             self._servo(servo_id).errors = errors
+            self._chain.tell_changed()
 
     def turn(self, servo_id: int, ticks: float) -> None:
         """Turn a shaft by hand; one with torque turns back."""
@@ -113,14 +117,16 @@ class EmulatedBus:
         with self._lock:
             for servo in self._chain.servos:
                 servo.lose_power(self._clock.now())
+            self._chain.tell_changed()
 
     def pull_cable(self) -> None:
         """Take the serial port away. The servos keep their power, and hold what they were told last."""
-        self._stop.set()
-        with contextlib.suppress(OSError):  # the thread has ended, and with it the pipe
-            os.write(self._wake_write, b"x")
+        with self._lock:
+            if not self._stop.is_set():
+                self._stop.set()
+                os.close(self._wake_write)  # the other end of the pipe becomes readable
         if threading.current_thread() is not self._thread:
-            self._thread.join()
+            self._thread.join(_END_S)
 
     def close(self) -> None:
         """End the thread and close the port. Safe to call twice."""
@@ -136,9 +142,8 @@ class EmulatedBus:
         try:
             while not self._stop.is_set():
                 self._serve()
-        except (
-            BaseException
-        ) as exc:  # the top of a thread: a bus that fails is a cable that is pulled
+        # The top of a thread: a bus that fails is a cable that is pulled.
+        except BaseException as exc:
             self.failure = exc
             logger.exception("the emulated bus ends")
         finally:
@@ -152,7 +157,9 @@ class EmulatedBus:
             timeout = max(0.0, self._waiting[0][0] - self._clock.now())
         ready, _, _ = select.select([self._host, self._wake_read], [], [], timeout)
         if self._host in ready and not self._stop.is_set():
-            data = os.read(self._host, _CHUNK)
+            data = b""
+            with contextlib.suppress(BlockingIOError):  # the driver has flushed it meanwhile
+                data = os.read(self._host, _CHUNK)
             with self._lock:
                 now = self._clock.now()
                 for reply in self._chain.receive(data, now, self._baud_rate()):

@@ -6,11 +6,17 @@ Pure; time is a parameter. `emulated_bus` puts it on a serial port.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from pi05_websocket.errors import ConfigError
-from pi05_websocket.testing.feetech_protocol import BROADCAST, Decoder, Instruction, Packet
+from pi05_websocket.testing.feetech_protocol import (
+    BROADCAST,
+    MOST_PARAMETERS,
+    Decoder,
+    Instruction,
+    Packet,
+)
 from pi05_websocket.testing.feetech_servo import Servo
 
 __all__ = ["NO_FAULTS", "Faults", "Reply", "ServoChain"]
@@ -65,14 +71,14 @@ class ServoChain:
 
     Args:
         servos: In the order in which they answer a ping to all.
-        on_written: Called after each packet that has changed registers.
+        on_changed: Called after each packet that may have changed what drives a shaft.
     """
 
     def __init__(
-        self, servos: Sequence[Servo], on_written: Callable[[], None] | None = None
+        self, servos: Sequence[Servo], on_changed: Callable[[], None] | None = None
     ) -> None:
         self.servos = tuple(servos)
-        self._on_written = on_written
+        self._on_changed = on_changed
         self._decoder = Decoder()
         self._faults = NO_FAULTS
         self._left: int | None = None
@@ -108,18 +114,12 @@ class ServoChain:
     def _handle(self, packet: Packet, now: float) -> list[Reply]:
         parameters = packet.parameters
         if packet.code == Instruction.SYNC_READ and len(parameters) >= 2:
-            return self._sync_read(parameters, now)
+            return self._read(parameters[2:], parameters[:2], now)
         if packet.code == Instruction.SYNC_WRITE and len(parameters) >= 2:
             self._sync_write(parameters, now)
             return []
         if packet.code == Instruction.READ and len(parameters) == 2:
-            if packet.id == BROADCAST:
-                return []
-            address, length = parameters
-            return [
-                self._reply(servo, servo.read(address, length, now))
-                for servo in self._heard(packet.id)
-            ]
+            return [] if packet.id == BROADCAST else self._read((packet.id,), parameters, now)
         if packet.code == Instruction.PING:
             return [self._reply(servo) for servo in self._heard(packet.id)]
         return self._write(packet, now)
@@ -128,29 +128,36 @@ class ServoChain:
         """Handle what changes something and is answered with an empty reply, or not at all."""
         parameters = packet.parameters
         replies: list[Reply] = []
+        changed = False
         for servo in self._heard(packet.id):
             # What the servo is called before the write: a new id is answered under the old one.
             answered = servo.answers_writes and packet.id != BROADCAST
             name = servo.id
             if packet.code == Instruction.WRITE and len(parameters) >= 2:
                 servo.write(parameters[0], parameters[1:], now)
+                changed = True
             elif packet.code == Instruction.REG_WRITE and len(parameters) >= 2:
                 servo.prepare(parameters[0], parameters[1:])
             elif packet.code == Instruction.ACTION:
                 servo.act(now)
+                changed = True
             else:  # nothing a servo knows
                 continue
             if answered:
                 replies.append(self._reply(servo, name=name))
-        self._written()
+        if changed:
+            self.tell_changed()
         return replies
 
-    def _sync_read(self, parameters: bytes, now: float) -> list[Reply]:
-        address, length = parameters[:2]
+    def _read(self, wanted: Iterable[int], place: bytes, now: float) -> list[Reply]:
+        """Answer with registers; more than a reply holds is asked in vain."""
+        address, length = place
+        if length > MOST_PARAMETERS:
+            return []
         return [
             self._reply(servo, servo.read(address, length, now))
-            for wanted in parameters[2:]
-            for servo in self._heard(wanted)
+            for servo_id in wanted
+            for servo in self._heard(servo_id)
         ]
 
     def _sync_write(self, parameters: bytes, now: float) -> None:
@@ -159,7 +166,7 @@ class ServoChain:
         for start in range(0, len(rows) - length, length + 1):
             for servo in self._heard(rows[start]):
                 servo.write(address, rows[start + 1 : start + 1 + length], now)
-        self._written()
+        self.tell_changed()
 
     def _heard(self, wanted: int) -> list[Servo]:
         """Return the servos that hear a packet for this id."""
@@ -171,9 +178,10 @@ class ServoChain:
             and self._baud_rate in (servo.baud_rate, None)
         ]
 
-    def _written(self) -> None:
-        if self._on_written is not None:
-            self._on_written()
+    def tell_changed(self) -> None:
+        """Say that servos may drive their shafts elsewhere now."""
+        if self._on_changed is not None:
+            self._on_changed()
 
     def _reply(self, servo: Servo, data: bytes = b"", *, name: int | None = None) -> Reply:
         number = servo.id if name is None else name

@@ -11,7 +11,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum
 
-__all__ = ["BROADCAST", "PAUSE_S", "Decoder", "Instruction", "Packet", "checksum"]
+__all__ = [
+    "BROADCAST",
+    "MOST_PARAMETERS",
+    "PAUSE_S",
+    "Decoder",
+    "Instruction",
+    "Packet",
+    "checksum",
+]
 
 BROADCAST = 0xFE
 """Every servo hears it, none answers, but for a ping."""
@@ -22,7 +30,8 @@ PAUSE_S = 0.05
 _HEADER = b"\xff\xff"
 _SHORTEST = 6
 """Bytes of a frame without parameters."""
-_MOST_PARAMETERS = 250
+MOST_PARAMETERS = 250
+"""Bytes of parameters that a frame holds."""
 
 
 class Instruction(IntEnum):
@@ -60,8 +69,8 @@ class Packet:
         Raises:
             ValueError: More than 250 parameters.
         """
-        if len(self.parameters) > _MOST_PARAMETERS:
-            raise ValueError(f"{len(self.parameters)} parameters: a frame holds {_MOST_PARAMETERS}")
+        if len(self.parameters) > MOST_PARAMETERS:
+            raise ValueError(f"{len(self.parameters)} parameters: a frame holds {MOST_PARAMETERS}")
         body = bytes((self.id, len(self.parameters) + 2, self.code)) + self.parameters
         return _HEADER + body + bytes((checksum(body),))
 

@@ -18,7 +18,9 @@ from pi05_websocket.cli import emulate, main
 COMMAND = [
     sys.executable,
     "-c",
-    "import sys; from pi05_websocket.cli import main; sys.exit(main())",
+    # As a shell starts what ends in &: SIGINT is ignored.
+    "import signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN);"
+    "from pi05_websocket.cli import main; sys.exit(main())",
 ]
 
 

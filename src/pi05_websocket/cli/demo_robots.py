@@ -46,7 +46,7 @@ class DemoArm:
     def emulate_words(self) -> list[str]:
         """Return the words after `pi05-websocket` that start the emulated arm."""
         words = ["emulate", "--folder", str(self.recording), "--record-dir", str(self.recording)]
-        words += ["--task", self.task, "--seed", str(self.seed)]
+        words += ["--task", self.task, "--seed", str(self.seed), "--next-episode", "done"]
         if self.live_image is not None:
             words += ["--live-image", str(self.live_image)]
         return words

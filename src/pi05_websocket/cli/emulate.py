@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import shlex
+import signal
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,8 +54,9 @@ class EmulateCommand:
     seed: int = 0
     """Decides where the cubes lie."""
 
-    next_episode: Literal["done", "idle", "never"] = "done"
-    """What the next cube waits for: success or ten seconds; half a second without a command; nothing."""
+    next_episode: Literal["done", "idle", "never"] = "idle"
+    """What the next cube waits for. done: success or ten seconds, and so on until the end; idle: half a second
+    without a command, so one cube for each run of a tool; never: the first cube is the only one."""
 
     record_dir: Path | None = None
     """Folder for realsense.mp4, wrist2.mp4 and robot.jsonl: frames, commands, joints and episodes."""
@@ -76,11 +78,16 @@ def run(argv: list[str]) -> int:
     except SystemExit as exc:  # tyro has printed its help or what is wrong
         return exc.code if isinstance(exc.code, int) else EXIT_FAILED
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    with every_end_like_ctrl_c():
-        try:
+    logging.getLogger("OpenGL").setLevel(logging.WARNING)  # says what it could load, and did not
+    # Shells start what ends in & with SIGINT ignored; whoever sends one means it.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with every_end_like_ctrl_c():
             _emulate(command)
-        except KeyboardInterrupt:
-            print("stopped", flush=True)
+    except KeyboardInterrupt:
+        print("stopped", flush=True)
+    finally:
+        signal.signal(signal.SIGINT, before)
     return EXIT_OK
 
 

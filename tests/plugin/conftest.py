@@ -136,3 +136,14 @@ def lerobot_eval_main() -> Callable[..., None]:
     return lambda *arguments: _run(
         lerobot_eval.eval_main, "lerobot-eval", "--env.type=fake_world", *arguments
     )
+
+
+@pytest.fixture
+def patient_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let LeRobot's driver wait 0.5 s for a servo: on a busy machine its 50 ms pass without a fault."""
+
+    def set_timeout(handler: Any, packet_length: int) -> None:
+        handler.packet_start_time = handler.getCurrentTime()
+        handler.packet_timeout = 500.0
+
+    monkeypatch.setattr("lerobot.motors.feetech.feetech.patch_setPacketTimeout", set_timeout)

@@ -41,6 +41,7 @@ def test_readmes_loop_drives_a_robot(served) -> None:
     assert sent["shoulder_pan.pos"] in (fake_lerobot.START[0] + 1, fake_lerobot.START[0])
 
 
+@pytest.mark.usefixtures("patient_driver")
 def test_real_arms_cable_is_pulled(capsys: pytest.CaptureFixture[str]) -> None:
     """`pull_the_cable.py` reads the arm, then both errors."""
     exec(named_block("docs/howto/real-arm.md", "pull_the_cable.py"), {})

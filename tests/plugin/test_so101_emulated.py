@@ -32,6 +32,7 @@ pytestmark = [
     pytest.mark.lerobot,
     pytest.mark.sim,
     pytest.mark.timeout(120),
+    pytest.mark.usefixtures("patient_driver"),
     # LeRobot and its dependencies warn about themselves.
     pytest.mark.filterwarnings("default"),
 ]

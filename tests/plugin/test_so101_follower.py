@@ -31,6 +31,7 @@ from pi05_websocket.testing.so101_calibration import (
 
 pytestmark = [
     pytest.mark.lerobot,
+    pytest.mark.usefixtures("patient_driver"),
     # LeRobot and its dependencies warn about themselves.
     pytest.mark.filterwarnings("default"),
 ]

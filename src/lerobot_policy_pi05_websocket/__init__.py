@@ -2,7 +2,8 @@
 """LeRobot's side of `pi05_websocket`: the policy type, the simulated robot and its cameras, and `make_policy`.
 
 LeRobot imports this package by name when it looks for plugins; importing it registers
-`--policy.type=pi05_websocket`, `--robot.type=so101_sim`, `--env.type=so101_sim` and the camera type `so101_sim`.
+`--policy.type=pi05_websocket`, `--robot.type=so101_sim`, `--env.type=so101_sim` and the camera type
+`so101_sim`.
 """
 
 from __future__ import annotations

@@ -37,6 +37,7 @@ from lerobot.policies.act.configuration_act import ACTConfig
 from lerobot.policies.smolvla.configuration_smolvla import SmolVLAConfig
 from lerobot.scripts import lerobot_train
 from tokenizers import Tokenizer, models, pre_tokenizers
+from torchvision.ops.misc import FrozenBatchNorm2d
 from transformers import (
     PreTrainedTokenizerFast,
     SmolVLMConfig,
@@ -250,6 +251,12 @@ class InMemory(torch.utils.data.Dataset):  # type: ignore[misc]  # torch is not 
     def __len__(self) -> int:
         return len(self._state)
 
+    def some_images(self, count: int = 32) -> torch.Tensor:
+        """Return images of all cameras from all over the data, `(n, 3, side, side)`, mean 0 and deviation 1."""
+        chosen = torch.linspace(0, len(self) - 1, min(count, len(self))).long()
+        pictures = torch.cat([images[chosen] for images in self._images.values()]).float()
+        return (pictures - pictures.mean()) / pictures.std()
+
     def __getitem__(self, i: int) -> dict[str, Any]:
         rows = i + self._rows
         return {
@@ -363,6 +370,29 @@ def small_act() -> ACTConfig:
     )
 
 
+def calibrate_norms(policy: torch.nn.Module, images: torch.Tensor) -> None:
+    """Give a ResNet from scratch the statistics its frozen batch norms would have come with.
+
+    LeRobot freezes them, which is right for a trained backbone. From scratch they would let through whatever
+    random convolutions make of an image: eight blocks of that, and training does not begin.
+
+    Args:
+        policy: With `FrozenBatchNorm2d` in it.
+        images: `(n, 3, height, width)`, normalised.
+    """
+
+    def note(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        module.running_mean.copy_(inputs[0].mean(dim=(0, 2, 3)))
+        module.running_var.copy_(inputs[0].var(dim=(0, 2, 3)))
+
+    norms = [module for module in policy.modules() if isinstance(module, FrozenBatchNorm2d)]
+    hooks = [norm.register_forward_pre_hook(note) for norm in norms]
+    with torch.no_grad():
+        policy.model.backbone(images)  # in order: each norm sees what the ones before it make
+    for hook in hooks:
+        hook.remove()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Train:
     """Train on a recorded data set."""
@@ -402,18 +432,26 @@ class Train:
             env_eval_freq=0,
             seed=self.seed,
         )
-        make = lerobot_train.make_train_eval_datasets
+        make_data, make_policy = lerobot_train.make_train_eval_datasets, lerobot_train.make_policy
+        made: list[InMemory] = []
 
         def decoded(config: TrainPipelineConfig) -> tuple[Any, Any]:
-            data, _ = make(config)
-            return InMemory(data, policy.chunk_size), None
+            made.append(InMemory(make_data(config)[0], policy.chunk_size))
+            return made[0], None
 
-        lerobot_train.make_train_eval_datasets = decoded
+        def calibrated(*args: Any, **kwargs: Any) -> Any:
+            network = make_policy(*args, **kwargs)
+            if self.kind == "act":
+                calibrate_norms(network, made[0].some_images())
+            return network
+
+        lerobot_train.make_train_eval_datasets, lerobot_train.make_policy = decoded, calibrated
         sys.argv = sys.argv[:1]  # LeRobot reads the command line once more
         try:
             lerobot_train.train(config)
         finally:
-            lerobot_train.make_train_eval_datasets = make
+            lerobot_train.make_train_eval_datasets = make_data
+            lerobot_train.make_policy = make_policy
 
 
 def main() -> None:

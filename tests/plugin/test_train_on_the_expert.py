@@ -23,6 +23,7 @@ pytest.importorskip("so101_nexus", reason="needs the extra `sim`")
 
 import torch  # noqa: E402
 from lerobot.datasets.lerobot_dataset import LeRobotDataset  # noqa: E402
+from lerobot.policies.act.modeling_act import ACTPolicy  # noqa: E402
 
 from pi05_websocket.server.loading import load_policy  # noqa: E402
 from pi05_websocket.sim.arm import JOINTS, LOWER, UPPER  # noqa: E402
@@ -108,3 +109,19 @@ def test_lerobot_trains_and_the_checkpoint_is_served(
     assert served.metadata["image_sizes"]["observation/images/wrist2"] == [96, 96]  # type: ignore[attr-defined]
     weights = (out / "checkpoints/last/pretrained_model/model.safetensors").stat().st_size
     assert weights < 8e6
+
+
+def test_a_backbone_from_scratch_neither_grows_nor_fades(
+    recipe: ModuleType, recorded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ACT's ResNet, whose frozen norms were told what they see: its features are of order one."""
+    monkeypatch.setattr(sys, "argv", ["train_on_the_expert.py", "train"])
+    out = tmp_path / "run"
+
+    recipe.Train(kind="act", data=recorded, out=out, steps=1, batch=2, save_every=1).run()
+    policy = ACTPolicy.from_pretrained(out / "checkpoints/last/pretrained_model")
+    data = recipe.InMemory(LeRobotDataset(recipe.REPO_ID, root=recorded), 1)
+    with torch.no_grad():
+        features = policy.model.backbone(data.some_images(8))["feature_map"]
+
+    assert 0.1 < float(features.std()) < 10

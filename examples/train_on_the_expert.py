@@ -382,8 +382,10 @@ def calibrate_norms(policy: torch.nn.Module, images: torch.Tensor) -> None:
     """
 
     def note(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        spread = inputs[0].var(dim=(0, 2, 3))
         module.running_mean.copy_(inputs[0].mean(dim=(0, 2, 3)))
-        module.running_var.copy_(inputs[0].var(dim=(0, 2, 3)))
+        # A channel that hardly varies would be blown up, and its gradient with it.
+        module.running_var.copy_(spread.clamp(min=0.1 * float(spread.mean())))
 
     norms = [module for module in policy.modules() if isinstance(module, FrozenBatchNorm2d)]
     hooks = [norm.register_forward_pre_hook(note) for norm in norms]

@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -236,6 +238,115 @@ class TestRecording:
         assert dataset.meta.features["action"]["shape"] == (6,)
         assert dataset[0]["observation.images.realsense"].shape == (3, 480, 640)
         assert dataset[0]["task"] == "pick up the cube"
+        assert trains_on(root, "me/rollout_cube", tmp_path / "training")
+
+    def test_sentry_records_without_episodes(
+        self, served, arm, lerobot_rollout_main, tmp_path: Path
+    ):
+        """`--strategy.type=sentry` records all the time; what it leaves is as ordinary a data set."""
+        from lerobot.datasets import LeRobotDataset
+
+        _, url = served()
+        root = tmp_path / "dataset"
+
+        lerobot_rollout_main(
+            POLICY,
+            f"--policy.websocket_url={url}",
+            "--strategy.type=sentry",
+            "--duration=3",
+            "--dataset.streaming_encoding=true",
+            "--dataset.repo_id=me/rollout_sentry",
+            f"--dataset.root={root}",
+            "--dataset.push_to_hub=false",
+            "--dataset.single_task=pick up the cube",
+        )
+
+        dataset = LeRobotDataset("me/rollout_sentry", root=root)
+        assert dataset.num_episodes == 1
+        assert len(dataset) > 30
+        recorded = np.array(dataset.hf_dataset.with_format("numpy")["action"])[:, 0]
+        sent = pans(arm())
+        assert set(np.round(recorded, 4)) <= set(np.round(sent, 4)), "what was commanded"
+
+    def test_a_person_takes_over_and_gives_back(
+        self, served, arm, lerobot_rollout_main, tmp_path: Path, monkeypatch
+    ):
+        """`--strategy.type=dagger`: pause, correct by hand, go on; the policy begins where the arm was left."""
+        from lerobot.datasets import LeRobotDataset
+        from lerobot.rollout.strategies import dagger
+
+        _, url = served()
+        root = tmp_path / "dataset"
+        keys = dagger.DAggerKeyboardConfig()
+
+        class Listener:
+            def stop(self) -> None:
+                """Nothing listens."""
+
+        def listen(dispatch: Any, **_: Any) -> Listener:
+            presses = (keys.pause_resume, keys.correction, keys.correction, keys.pause_resume)
+            for after_s, key in zip((1.5, 2.5, 5.5, 6.5), presses, strict=True):
+                threading.Timer(after_s, dispatch, (key,)).start()
+            return Listener()
+
+        monkeypatch.setattr(dagger, "create_key_listener", listen)
+        lerobot_rollout_main(
+            POLICY,
+            f"--policy.websocket_url={url}",
+            "--strategy.type=dagger",
+            "--strategy.num_episodes=5",
+            "--teleop.type=fake_leader",
+            "--duration=9",
+            "--dataset.repo_id=me/rollout_dagger",
+            f"--dataset.root={root}",
+            "--dataset.push_to_hub=false",
+            "--dataset.single_task=pick up the cube",
+        )
+
+        commanded = pans(arm())
+        assert commanded[-1] > commanded[len(commanded) // 2], "the policy goes on after the person"
+        # The policy's own step is 1, the person's half of that; LeRobot slides between them in two seconds.
+        assert np.abs(np.diff(commanded)).max() < 4.5
+        dataset = LeRobotDataset("me/rollout_dagger", root=root)
+        assert dataset.num_episodes == 1
+        assert all(dataset.hf_dataset.with_format("numpy")["intervention"])
+
+
+def trains_on(root: Path, repo_id: str, out: Path) -> bool:
+    """Let LeRobot's trainer take two steps on a recorded data set; say whether it left a checkpoint."""
+    from lerobot.configs.default import DatasetConfig
+    from lerobot.configs.train import TrainPipelineConfig
+    from lerobot.policies.act.configuration_act import ACTConfig
+    from lerobot.scripts import lerobot_train
+
+    act = ACTConfig(
+        device="cpu",
+        push_to_hub=False,
+        chunk_size=10,
+        n_action_steps=10,
+        pretrained_backbone_weights=None,
+        dim_model=32,
+        n_heads=2,
+        dim_feedforward=64,
+        n_encoder_layers=1,
+        use_vae=False,
+    )
+    config = TrainPipelineConfig(
+        dataset=DatasetConfig(repo_id, root=str(root)),
+        policy=act,
+        output_dir=out,
+        steps=2,
+        batch_size=2,
+        num_workers=0,
+        save_freq=2,
+        env_eval_freq=0,
+    )
+    before, sys.argv = sys.argv, sys.argv[:1]  # LeRobot reads the command line once more
+    try:
+        lerobot_train.train(config)
+    finally:
+        sys.argv = before
+    return (out / "checkpoints" / "last" / "pretrained_model" / "model.safetensors").exists()
 
 
 class TestRtc:

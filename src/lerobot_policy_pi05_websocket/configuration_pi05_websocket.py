@@ -223,6 +223,13 @@ class PI05WebSocketConfig(PreTrainedConfig):  # type: ignore[misc]  # LeRobot is
     max_message_bytes: int = 64 * 1024 * 1024
     """Largest message accepted from the server."""
 
+    image_transport: str = "auto"
+    """`auto`: images as they are while that is quick, else as JPEG, as good as the link carries without delay;
+    `raw`: never JPEG, the policy sees every pixel; `jpeg`: always. Only where the server reads JPEG."""
+
+    jpeg_quality_floor: int = 75
+    """Worst JPEG quality to be sent, 1 to 100."""
+
     trace_file: str | None = None
     """Write what happened at each tick and exchange to this file, one JSON object a line."""
 
@@ -445,6 +452,8 @@ class PI05WebSocketConfig(PreTrainedConfig):  # type: ignore[misc]  # LeRobot is
             client_key_file=self.client_key_file,
             proxy=self.proxy,
             max_message_bytes=self.max_message_bytes,
+            image_transport=self.image_transport,  # type: ignore[arg-type]  # it checks it
+            jpeg_quality_floor=self.jpeg_quality_floor,
         )
 
     def _check_choice(self, name: str, choices: tuple[str, ...]) -> None:

@@ -83,8 +83,16 @@ class ExchangeRecord:
     encode_ms: float
     bytes_out: int
     bytes_in: int
+    jpeg_quality: int | None = None
+    """Of the observation's images as JPEG; None: they were sent raw."""
+
     server_ms: float | None = None
     """`server_timing.infer_ms` as the server states it; None where it does not."""
 
     delay_ticks: int | None = None
     """Inference delay: ticks executed between the observation and the takeover. None until merged."""
+
+    @property
+    def encoding(self) -> str:
+        """How the observation's images were sent: `raw` or `jpeg`."""
+        return "raw" if self.jpeg_quality is None else "jpeg"

@@ -116,8 +116,10 @@ def _free_port() -> int:
 Start = Callable[..., Any]
 
 
-def _our_server(policy: BasePolicy, port: int, metadata: dict[str, Any] | None) -> RunningServer:
-    config = ServerConfig(ping_interval_s=0)
+def _our_server(
+    policy: BasePolicy, port: int, metadata: dict[str, Any] | None, **settings: Any
+) -> RunningServer:
+    config = ServerConfig(ping_interval_s=0, **settings)
     return WebsocketPolicyServer(policy, "127.0.0.1", port, metadata, config=config).start()
 
 
@@ -146,9 +148,10 @@ class Starter:
         *,
         port: int = 0,
         metadata: dict[str, Any] | None = None,
+        **settings: Any,
     ) -> Any:
         """Start a server of a kind."""
-        return self._keep(SERVERS[kind](policy, port, metadata))
+        return self._keep(SERVERS[kind](policy, port, metadata, **settings))
 
     def client(self, kind: str, port: int) -> Any:
         """Connect a client of a kind."""

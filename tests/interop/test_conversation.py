@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pi05_websocket.wire.encoded_images import image_announcement
+
 pytestmark = [
     pytest.mark.openpi,
     # OpenPI's client opens its connection in the way websockets 17 deprecates.
@@ -31,7 +33,8 @@ def test_mission_observations_arrive_whole(
     """Images, state and prompt arrive to the byte; actions and timings come back."""
     server = start.server(server_kind, summing, metadata={"reset_pose": [0.0, -1.5]})
     client = start.client(client_kind, server.port)
-    assert client.get_server_metadata() == {"reset_pose": [0.0, -1.5]}
+    announced = image_announcement() if server_kind == "our server" else {}
+    assert client.get_server_metadata() == {"reset_pose": [0.0, -1.5], **announced}
     for number in range(5):
         observation = observe(number)
         reply = client.infer(observation)

@@ -36,6 +36,7 @@ from pi05_websocket.errors import (
     Pi05WebsocketError,
 )
 from pi05_websocket.testing import FakeClock
+from pi05_websocket.wire.encoded_images import image_announcement
 
 pytestmark = [pytest.mark.lerobot, pytest.mark.filterwarnings("default")]
 
@@ -561,7 +562,7 @@ class TestFactories:
         robot.close()
 
         assert robot.select_action(batch())[0, 0] == 1.0
-        assert robot.server_metadata == {}
+        assert robot.server_metadata == image_announcement()
 
 
 class TestConfig:

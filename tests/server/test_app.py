@@ -18,6 +18,7 @@ from pi05_websocket.client import RemotePolicy
 from pi05_websocket.errors import ConfigError, EncodeError, PolicyError
 from pi05_websocket.server import WebsocketPolicyServer
 from pi05_websocket.wire import codec
+from pi05_websocket.wire.encoded_images import image_announcement
 from pi05_websocket.wire.protocol import TRACEBACK_CLOSE_REASON
 
 BINARY, CONTINUATION, TEXT, CLOSE, PING, PONG = 0x2, 0x0, 0x1, 0x8, 0x9, 0xA
@@ -50,7 +51,7 @@ def closing(server: WebsocketPolicyServer) -> Iterator[None]:
 def test_metadata_comes_first_then_replies(serve: Any, connect: Any, scripted: Any) -> None:
     """The policy's metadata, then for each observation the policy's result with the server's timing."""
     client = connect(serve(scripted), "/any/path?x=1")
-    assert client.reply() == {"name": "scripted"}
+    assert client.reply() == {"name": "scripted", **image_announcement()}
     client.request(OBSERVATION)
     first = client.reply()
     assert list(first) == ["actions", "policy_timing", "server_timing"]
@@ -72,7 +73,8 @@ def test_the_policys_dict_stays_as_it_is(serve: Any, connect: Any, scripted: Any
 
 def test_given_metadata_replaces_the_policys(serve: Any, connect: Any, scripted: Any) -> None:
     """The fourth argument is OpenPI's metadata."""
-    assert connect(serve(scripted, 0, {"reset_pose": [0.0]})).reply() == {"reset_pose": [0.0]}
+    server = serve(scripted, 0, {"reset_pose": [0.0]}, encoded_images=False)
+    assert connect(server).reply() == {"reset_pose": [0.0]}
 
 
 def test_pipelined_requests_are_answered_in_order(serve: Any, connect: Any, gate: Any) -> None:
@@ -212,7 +214,7 @@ def test_everybody_else_is_served_during_an_inference(serve: Any, connect: Any, 
     assert http_get(server.port, "/healthz") == (200, "text/plain; charset=utf-8", b"OK\n")
     busy.send(PING, b"alive?")
     assert busy.receive() == (PONG, b"alive?")
-    assert connect(server).reply() == {}
+    assert connect(server).reply() == image_announcement()
     gate.opened.release()
     assert busy.reply()["number"] == 1
 
@@ -343,7 +345,7 @@ def test_a_port_can_be_served_again(serve: Any, connect: Any, scripted: Any) -> 
     with closing(first):
         assert client.closed()[0] == 1001
     second = serve(scripted, first.port)
-    assert connect(second).reply() == {"name": "scripted"}
+    assert connect(second).reply()["name"] == "scripted"
 
 
 def test_a_port_in_use_is_an_os_error(serve: Any, scripted: Any) -> None:
@@ -374,7 +376,7 @@ def test_run_serves_on_the_callers_loop(connect: Any, scripted: Any) -> None:
             await serving
         return metadata
 
-    assert asyncio.run(scenario()) == {"name": "scripted"}
+    assert asyncio.run(scenario())["name"] == "scripted"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -18,10 +18,12 @@ __all__ = [
     "COMPUTE_MS",
     "CONTROL_HZ",
     "HORIZONS",
+    "IMAGES",
     "PEERS",
     "RULES",
     "Cell",
     "Episode",
+    "Images",
     "cells",
     "is_aim",
     "summary",
@@ -35,6 +37,9 @@ HORIZONS = (10, 25, 50)
 RuleName = Literal["openpi", "lerobot", "lerobot-rtc", "ours"]
 PEERS: tuple[RuleName, ...] = ("openpi", "lerobot", "lerobot-rtc")
 RULES: tuple[RuleName, ...] = (*PEERS, "ours")
+
+Images = Literal["raw", "jpeg"]
+IMAGES: tuple[Images, ...] = ("raw", "jpeg")
 
 _SEAMS = ("replace", "blend", "ensemble")
 BENCH_TASKS = ("cube", "belt", "moved")
@@ -56,6 +61,8 @@ class Cell:
     """What tables call the policy."""
     spec: str = "expert"
     """What loads it, as after `serve --policy`."""
+    images: Images = "raw"
+    """How the robot sends its images."""
 
     @property
     def execute(self) -> int:
@@ -66,6 +73,8 @@ class Cell:
     def key(self) -> str:
         """Name of the cell in files."""
         key = f"{self.task}/{self.horizon}/{self.link.name}/{self.rule}/{self.seam}"
+        if self.images != "raw":
+            key = f"{key}/{self.images}"
         return key if self.policy == "expert" else f"{key}/{self.policy}"
 
 
@@ -103,6 +112,7 @@ def cells(
     policy: str = "expert",
     spec: str = "expert",
     conditions: bool = False,
+    images: Sequence[str] = ("raw",),
 ) -> list[Cell]:
     """Return the matrix, the cells of the aim first.
 
@@ -118,11 +128,12 @@ def cells(
         policy: What tables call the policy.
         spec: What loads it.
         conditions: Whether it joins its chunks to the running one.
+        images: For ours; the peers can send them raw only.
 
     Raises:
-        ConfigError: Unknown rule or seam.
+        ConfigError: Unknown rule, seam or kind of images.
     """
-    for names, known in ((rules, RULES), (seams, SEAMS)):
+    for names, known in ((rules, RULES), (seams, SEAMS), (images, IMAGES)):
         unknown = set(names) - set(known)
         if unknown:
             raise ConfigError(f"unknown {sorted(unknown)}: expected some of {', '.join(known)}")
@@ -130,7 +141,10 @@ def cells(
     for task, horizon, link, rule in itertools.product(tasks, horizons, links, rules):
         if task == "moved" and horizon != max(horizons):
             continue
-        for seam in seams if rule == "ours" else ("replace",):
+        ours = rule == "ours"
+        for seam, sent in itertools.product(
+            seams if ours else ("replace",), images if ours else ("raw",)
+        ):
             delay = (link.rtt_ms + COMPUTE_MS) / 1000 * CONTROL_HZ
             if seam == "rtc" and not conditions:
                 continue
@@ -144,6 +158,7 @@ def cells(
                 seam=seam,
                 policy=policy,
                 spec=spec,
+                images=sent,  # type: ignore[arg-type]
             )
             found.append(cell)
     return sorted(found, key=lambda cell: not is_aim(cell))
@@ -157,6 +172,7 @@ def is_aim(cell: Cell) -> bool:
         and cell.horizon == 50
         and cell.rule == "ours"
         and cell.seam == "blend"
+        and cell.images == "raw"
         and cell.link.name in _AIM_LINKS
     )
 
@@ -180,6 +196,7 @@ def summary(cell: Cell, episodes: Sequence[Episode]) -> dict[str, Any]:
         **link,
         "rule": cell.rule,
         "seam": cell.seam,
+        "images": cell.images,
         "episodes": len(episodes),
         "successes": len(times),
         "wilson_95": [round(low, 4), round(high, 4)],

@@ -21,6 +21,7 @@ from pi05_websocket.bench.rules import AskAndWait, Played, QueueEngine, Rule
 from pi05_websocket.bench.virtual import Infer, VirtualPolicy
 from pi05_websocket.chunks.config import SchedulerConfig
 from pi05_websocket.chunks.seam import SeamConfig
+from pi05_websocket.client.image_quality import ImageQuality
 from pi05_websocket.clock import Clock
 from pi05_websocket.data import Float32Array, Observation
 from pi05_websocket.robot.interface import PendingExchange, RequestPolicy
@@ -140,6 +141,7 @@ class Bench:
             self._clock,
             seed=seed,
             metadata=self._measured.metadata,
+            images=ImageQuality("jpeg") if cell.images == "jpeg" else None,
         )
         episode = self.play(cell, seed, policy, record)
         trips = [1000 * (exchange.arrives_at - exchange.sent_at) for exchange in policy.exchanges]
@@ -149,6 +151,7 @@ class Bench:
         """Run one seed of a cell to its end with any policy, which tells `record` what it sees and plans."""
         self._sim.reset(seed)
         self._events.clear()
+        self._key_map = self._measured.key_map(cell.images)
         driver = self._driver(cell, policy)
         began, tick = self._clock.now(), 0
         while not self._over(began):

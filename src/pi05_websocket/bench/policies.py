@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from pi05_websocket.bench.cells import COMPUTE_MS
+from pi05_websocket.bench.cells import COMPUTE_MS, Images
 from pi05_websocket.camera_map import CameraMap
 from pi05_websocket.data import Observation, ServerMetadata
 from pi05_websocket.errors import ConfigError
@@ -62,12 +62,16 @@ class MeasuredPolicy:
         """Whether it joins its chunks to the running one."""
         return self._infer_realtime is not None and realtime_support(self.metadata) is not None
 
-    def key_map(self) -> KeyMap:
+    def key_map(self, images: Images = "raw") -> KeyMap:
         """Return the arm's key map, with images of the sizes the policy was trained with.
 
         An image is cropped to the policy's proportions and scaled; where it says no size, the preset's stands.
+        As JPEG the preset's front image is padded to 224x224 first, as for a robot that is far away: with it
+        an observation fits into ten segments.
         """
         arm = preset("so101")
+        if images == "jpeg":
+            arm = arm.with_cameras({"realsense": "realsense pad 224x224"})
         sizes = self.metadata.get("image_sizes", {})
         cameras: dict[str, str | CameraMap] = {}
         for name, camera in arm.cameras.items():

@@ -23,6 +23,7 @@ from pi05_websocket.chunks.seam import SeamConfig
 from pi05_websocket.cli import EXIT_FAILED, EXIT_OK
 from pi05_websocket.client import ConnectionConfig, RemotePolicy
 from pi05_websocket.client.config import load_headers
+from pi05_websocket.client.image_quality import ImageTransport
 from pi05_websocket.data import Float32Array
 from pi05_websocket.errors import ConfigError
 from pi05_websocket.keymap import KeyMap
@@ -134,6 +135,12 @@ class RunCommand:
     control_port: int | None = None
     """Port of a page here that stops the arm and lets it go on; also for `pi05-websocket control`."""
 
+    image_transport: ImageTransport = "auto"
+    """auto: images raw while that is quick, else JPEG where the server reads it; raw: never; jpeg: always."""
+
+    jpeg_quality_floor: int = 75
+    """Worst JPEG quality to be sent, 1 to 100."""
+
     api_key_env: str | None = None
     """Name of the environment variable that holds the server's key."""
 
@@ -239,6 +246,8 @@ def run(argv: list[str]) -> int:
         url=command.url,
         request_timeout=command.timeout,
         headers=load_headers(api_key_env=command.api_key_env),
+        image_transport=command.image_transport,
+        jpeg_quality_floor=command.jpeg_quality_floor,
     )
     with (
         _robot(command.robot) as robot,

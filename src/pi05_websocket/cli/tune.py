@@ -93,7 +93,9 @@ def run(argv: list[str]) -> int:
     key_map = preset(command.keymap).with_cameras(command.cameras)
     observation = sample_observation(key_map, command)
     config = ConnectionConfig(
-        url=command.url, headers=load_headers(api_key_env=command.api_key_env)
+        url=command.url,
+        headers=load_headers(api_key_env=command.api_key_env),
+        image_transport="raw",  # what is recommended about sizes is said of these bytes
     )
     with RemotePolicy(config=config, wait_for_server=30.0) as policy:
         measured = _measure(policy, observation, command)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
+from pi05_websocket.client.image_quality import ImageTransport, check_images
 from pi05_websocket.errors import ConfigError
 
 __all__ = ["AuthScheme", "ConnectionConfig", "check_url", "load_headers", "openpi_url"]
@@ -65,6 +66,13 @@ class ConnectionConfig:
     max_message_bytes: int = 64 * 1024 * 1024
     """Largest message accepted from the server."""
 
+    image_transport: ImageTransport = "auto"
+    """`auto`: images as they are while that is quick, else as JPEG, as good as the link carries without delay;
+    `raw`: never JPEG, the policy sees every pixel; `jpeg`: always. Only where the server reads JPEG."""
+
+    jpeg_quality_floor: int = 75
+    """Worst JPEG quality to be sent, 1 to 100."""
+
     backoff_first: float = 0.1
     """Wait before the first attempt to reconnect; doubles with each, with jitter."""
 
@@ -86,6 +94,7 @@ class ConnectionConfig:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ConfigError(f"{name}={value}: must be more than 0 seconds")
+        check_images(self.image_transport, self.jpeg_quality_floor)
         if self.max_message_bytes < 1024:
             raise ConfigError(f"max_message_bytes={self.max_message_bytes}: must be 1024 or more")
         if self.client_key_file and not self.client_cert_file:

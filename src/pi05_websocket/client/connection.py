@@ -15,6 +15,7 @@ import logging
 import random
 import threading
 import time
+from dataclasses import dataclass
 from enum import Enum
 
 from pi05_websocket.client.backoff import Backoff
@@ -39,7 +40,7 @@ from pi05_websocket.wire.protocol import (
     RequestFailed,
 )
 
-__all__ = ["Connection", "ConnectionState"]
+__all__ = ["Connection", "ConnectionState", "Greeting"]
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +55,18 @@ class ConnectionState(Enum):
     CLOSED = "closed"
 
 
+@dataclass(frozen=True, slots=True)
+class Greeting:
+    """What a connection began with: read together, because the next one may be to another server."""
+
+    number: int = 0
+    """Counts them; 0 before the first."""
+
+    metadata: ServerMetadata | None = None
+    connect_s: float | None = None
+    """Seconds that opening the TCP connection took, about one round trip."""
+
+
 class Connection:
     """The link: starts at construction, ends with `close`. Call its public methods from any thread."""
 
@@ -64,7 +77,7 @@ class Connection:
         self._changed = threading.Condition()
         self._state = ConnectionState.CONNECTING
         self._error: Pi05WebsocketError | None = None
-        self._metadata: ServerMetadata | None = None
+        self._greeting = Greeting()
         self._next_seq = 0
         self._answered = False
         self._stopped = False
@@ -101,7 +114,12 @@ class Connection:
     @property
     def metadata(self) -> ServerMetadata | None:
         """The server's metadata, None before the first connection. The last server's while reconnecting."""
-        return self._metadata
+        return self._greeting.metadata
+
+    @property
+    def greeting(self) -> Greeting:
+        """What the present connection began with; the last one while reconnecting."""
+        return self._greeting
 
     @property
     def answered(self) -> bool:
@@ -125,19 +143,29 @@ class Connection:
                     raise self._not_ready()
                 self._changed.wait(left)
 
-    def submit(self, buffer: bytearray) -> Exchange:
+    def submit(
+        self, buffer: bytearray, *, quality: int | None = None, greeting: int | None = None
+    ) -> Exchange:
         """Send the request that begins at `transport.HEADROOM` of `buffer`; return at once.
 
         The buffer belongs to the connection until the exchange is done. On a link that is not READY the
         exchange fails at once with the reason.
+
+        Args:
+            buffer: The message.
+            quality: Of its images as JPEG; None: raw.
+            greeting: Number of the greeting it was made for: a later server may not read it, and does not get
+                it. None: any server reads it.
         """
         first = not self._answered
         limit = self.config.request_limit(answered_before=not first)
         with self._changed:
-            exchange = Exchange(self._next_seq, len(buffer) - HEADROOM, limit, first=first)
+            exchange = Exchange(
+                self._next_seq, len(buffer) - HEADROOM, limit, first=first, quality=quality
+            )
             self._next_seq += 1
             if not self._stopped:
-                self._loop.call_soon_threadsafe(self._send, exchange, buffer)
+                self._loop.call_soon_threadsafe(self._send, exchange, buffer, greeting)
                 return exchange
         exchange.future.set_exception(self._not_ready())
         return exchange
@@ -251,9 +279,15 @@ class Connection:
             self._finish(self._protocol.error)
         return await self._ended
 
-    def _send(self, exchange: Exchange, buffer: bytearray) -> None:
+    def _send(self, exchange: Exchange, buffer: bytearray, greeting: int | None) -> None:
         if self._state is not ConnectionState.READY or self._transport is None:
             exchange.future.set_exception(self._not_ready())
+            return
+        if greeting not in (None, self._greeting.number):
+            text = (
+                "the connection was renewed after the observation had been encoded for the last one"
+            )
+            exchange.future.set_exception(ConnectionLost(text))
             return
         limit = self.config.hard_limit(answered_before=self._answered)
         overdue = self._loop.call_later(limit, self._renew, exchange, limit)
@@ -282,9 +316,10 @@ class Connection:
                     self._fail(seq, error)
 
     def _greet(self, metadata: ServerMetadata) -> None:
-        if self._metadata is not None:
+        if self._greeting.number:
             self.reconnects += 1
-        self._metadata = metadata
+        connect_s = None if self._transport is None else self._transport.connect_s
+        self._greeting = Greeting(self._greeting.number + 1, metadata, connect_s)
         logger.log(
             logging.DEBUG if self._warned and self.reconnects else logging.INFO,
             "connected to %s, metadata keys: %s",

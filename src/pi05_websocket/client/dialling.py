@@ -67,8 +67,9 @@ async def open_transport(config: ConnectionConfig, transport: Transport) -> None
     dialled: list[socket.socket] = []
 
     async def dial(url: object) -> socket.socket:
-        dialled.append(await _tcp_connect(config, url.host, url.port))  # type: ignore[attr-defined]
-        return dialled[-1]
+        sock, transport.connect_s = await _tcp_connect(config, url.host, url.port)  # type: ignore[attr-defined]
+        dialled.append(sock)
+        return sock
 
     with _translated(config), _hung_up_when_cancelled(dialled):
         async with asyncio.timeout(config.connect_timeout + config.handshake_timeout):
@@ -131,8 +132,10 @@ async def _resolve(host: str, port: int) -> list[Any]:
         raise ConfigError(f"{host!r} is no valid host name: {exc}") from exc
 
 
-async def _tcp_connect(config: ConnectionConfig, host: str, port: int) -> socket.socket:
-    """Resolve and connect, trying every address, within `connect_timeout`."""
+async def _tcp_connect(
+    config: ConnectionConfig, host: str, port: int
+) -> tuple[socket.socket, float]:
+    """Resolve and connect, trying every address, within `connect_timeout`; say how long the last step took."""
     loop = asyncio.get_running_loop()
     last: OSError | None = None
     try:
@@ -140,6 +143,7 @@ async def _tcp_connect(config: ConnectionConfig, host: str, port: int) -> socket
             for family, kind, proto, _, address in await _resolve(host, port):
                 sock = socket.socket(family, kind, proto)
                 sock.setblocking(False)
+                began = loop.time()
                 try:
                     await loop.sock_connect(sock, address)
                 except OSError as exc:
@@ -149,9 +153,10 @@ async def _tcp_connect(config: ConnectionConfig, host: str, port: int) -> socket
                 except BaseException:
                     sock.close()
                     raise
+                took = loop.time() - began
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 notice_vanished_peers(sock)
-                return sock
+                return sock, took
     except TimeoutError as exc:
         raise DeadlineExceeded(
             "connect",

@@ -29,13 +29,23 @@ class Reply:
 class Exchange:
     """One request and, in time, its reply. Completed on the loop thread, read from any."""
 
-    def __init__(self, seq: int, nbytes: int, limit: float, *, first: bool = False) -> None:
+    def __init__(
+        self,
+        seq: int,
+        nbytes: int,
+        limit: float,
+        *,
+        first: bool = False,
+        quality: int | None = None,
+    ) -> None:
         self.seq = seq
         self.nbytes = nbytes
         self.limit = limit
         """Seconds after which the reply counts as late."""
         self.first = first
         """Whether the server has never answered before: its model may be compiling."""
+        self.quality = quality
+        """Quality of its images as JPEG; None: they are raw."""
         self.sent_at = time.monotonic()
         self.future: Future[Reply] = Future()
 

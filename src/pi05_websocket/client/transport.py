@@ -32,6 +32,8 @@ class Transport(picows.WSListener):  # type: ignore[misc]  # picows is compiled 
     """Joins fragments, bounds messages, remembers how the peer said goodbye."""
 
     def __init__(self, listener: Listener, max_message_bytes: int) -> None:
+        self.connect_s: float | None = None
+        """Seconds that opening the TCP connection took, about one round trip; None before."""
         self._listener: Listener | None = listener
         self._max_message_bytes = max_message_bytes
         self._message: bytearray | None = None

@@ -65,6 +65,10 @@ class PendingExchange(Protocol):
         """The request's size on the wire."""
 
     @property
+    def quality(self) -> int | None:
+        """Quality of its images as JPEG; None: they are raw."""
+
+    @property
     def sent_at(self) -> float:
         """When it was handed over, in monotonic seconds."""
 

@@ -27,6 +27,7 @@ def exchange_record(
         encode_ms=encode_ms,
         bytes_out=exchange.nbytes,
         bytes_in=reply.nbytes,
+        jpeg_quality=exchange.quality,
         server_ms=server_infer_ms(reply.value),
         delay_ticks=tick - request.tick,
     )
@@ -38,7 +39,7 @@ def tell_exchange(
     """Write the exchange to the log (DEBUG) and the trace."""
     logger.debug(
         "%sexchange id=%d tick=%d round_trip_ms=%.1f encode_ms=%.1f infer_ms=%s delay_ticks=%s "
-        "bytes_out=%d bytes_in=%d outcome=%s",
+        "bytes_out=%d bytes_in=%d encoding=%s quality=%s outcome=%s",
         name,
         record.seq,
         record.tick,
@@ -48,6 +49,8 @@ def tell_exchange(
         record.delay_ticks,
         record.bytes_out,
         record.bytes_in,
+        record.encoding,
+        record.jpeg_quality,
         outcome.name,
     )
     trace.write(
@@ -61,5 +64,7 @@ def tell_exchange(
         delay_ticks=record.delay_ticks,
         bytes_out=record.bytes_out,
         bytes_in=record.bytes_in,
+        encoding=record.encoding,
+        quality=record.jpeg_quality,
         outcome=outcome.name,
     )

@@ -38,6 +38,10 @@ class ServerConfig:
     ping_interval_s: float = 20.0
     """Seconds between pings that keep proxies and NATs open; no answer is demanded. 0 sends none."""
 
+    encoded_images: bool = True
+    """Announce that images may come as JPEG, and decode them before the policy sees them; clients that do not
+    know this send arrays as ever. Off: nothing is added to the metadata, as a stock server."""
+
     stop_timeout_s: float = 10.0
     """Longest time in seconds that a stop waits for the inference under way."""
 

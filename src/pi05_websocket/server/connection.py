@@ -51,7 +51,12 @@ class Connection(picows.WSListener):  # type: ignore[misc]  # picows is compiled
         self.number = next(_numbers)
         self.peer = "?"
         self.exchanges = 0
-        self._protocol = ServerProtocol(metadata, debug=config.debug, limits=config.limits)
+        self._protocol = ServerProtocol(
+            metadata,
+            debug=config.debug,
+            limits=config.limits,
+            encoded_images=config.encoded_images,
+        )
         self._config = config
         self._worker = worker
         self._connections = connections

@@ -17,7 +17,7 @@ import numpy as np
 from pi05_websocket.data import Observation, UInt8Array
 from pi05_websocket.errors import ObservationError
 from pi05_websocket.sim.arm import JOINTS, Float64Array, forward
-from pi05_websocket.sim.camera import FRONT_CAMERA, REALSENSE, WRIST
+from pi05_websocket.sim.camera import FRONT_CAMERA, PADDED_CAMERA, REALSENSE, WRIST, Camera
 from pi05_websocket.sim.plan import rows, waypoints
 from pi05_websocket.sim.tasks import belt_speed_in
 from pi05_websocket.sim.vision import find_cube
@@ -30,10 +30,12 @@ ACTION_HORIZON = 50
 CONTROL_HZ = 30
 """The rows' rate."""
 
-_KEYS = {
-    f"observation/images/{WRIST}": (224, 224, 3),
-    f"observation/images/{REALSENSE}": (480, 640, 3),
+_WRIST_KEY = f"observation/images/{WRIST}"
+_FRONT_KEY = f"observation/images/{REALSENSE}"
+_FRONT_CAMERAS: dict[tuple[int, ...], Camera] = {
+    (camera.height, camera.width, 3): camera for camera in (FRONT_CAMERA, PADDED_CAMERA)
 }
+"""Shape of the front image to what took it: as the preset sends it, or padded for a link that is far."""
 
 
 class ExpertPolicy:
@@ -57,15 +59,17 @@ class ExpertPolicy:
         """Return `{"actions": (50, 6) float32, "policy_timing": {"infer_ms": ...}}`.
 
         Raises:
-            ObservationError: If a key is missing or has another shape or dtype than the so101 preset gives it.
+            ObservationError: If a key is missing or has another shape or dtype than the so101 preset gives it;
+                the front image may also be padded to 224x224.
         """
         started = time.monotonic()
         joints = _joints(observation)
-        wrist, front = (_image(observation, key, shape) for key, shape in _KEYS.items())
+        wrist = _image(observation, _WRIST_KEY, (224, 224, 3))
+        front = _image(observation, _FRONT_KEY, *_FRONT_CAMERAS)
         if not isinstance(observation.get("prompt"), str):
             raise ObservationError("prompt", "a string", _kind(observation, "prompt"))
         tool = forward(joints)
-        cube = find_cube(front, FRONT_CAMERA, near=tool.position[:2])
+        cube = find_cube(front, _FRONT_CAMERAS[front.shape], near=tool.position[:2])
         path = waypoints(
             joints,
             cube,
@@ -97,12 +101,13 @@ def _joints(observation: Observation) -> Float64Array:
     return state.astype(np.float64)
 
 
-def _image(observation: Observation, key: str, shape: tuple[int, ...]) -> UInt8Array:
+def _image(observation: Observation, key: str, *shapes: tuple[int, ...]) -> UInt8Array:
     image = observation.get(key)
+    expected = " or ".join(map(str, shapes))
     if not isinstance(image, np.ndarray):
-        raise ObservationError(key, f"a uint8 array of shape {shape}", _kind(observation, key))
-    if image.shape != shape or image.dtype != np.uint8:
-        raise ObservationError(key, f"uint8 {shape}", f"{image.dtype} {image.shape}")
+        raise ObservationError(key, f"a uint8 array of shape {expected}", _kind(observation, key))
+    if image.shape not in shapes or image.dtype != np.uint8:
+        raise ObservationError(key, f"uint8 {expected}", f"{image.dtype} {image.shape}")
     return image
 
 

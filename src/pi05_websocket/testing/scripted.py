@@ -48,6 +48,7 @@ class ScriptedExchange:
         self.observation = observation
         self.limit = limit
         self.nbytes = 0
+        self.quality: int | None = None
         self.sent_at = clock.now()
         self._clock = clock
         self._outcome: ScriptedReply | Pi05WebsocketError | None = None

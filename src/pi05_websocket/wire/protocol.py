@@ -31,6 +31,7 @@ from pi05_websocket.errors import (
     PolicyError,
 )
 from pi05_websocket.wire import codec
+from pi05_websocket.wire.encoded_images import decode_images, image_announcement
 
 __all__ = [
     "CLOSE_INTERNAL_ERROR",
@@ -239,6 +240,13 @@ class ServerProtocol:
     """The server's side of one transport: what to send first, what a message means, how to answer.
 
     The caller decodes, infers and answers in the order of arrival; `metadata_message` goes out first.
+
+    Args:
+        metadata: What the server says about itself.
+        debug: See `error_text`.
+        limits: What a request may ask for.
+        encoded_images: Whether to announce that images may come as JPEG, and to decode them. Announced and
+            decoded here alone, so that the two cannot differ.
     """
 
     def __init__(
@@ -247,8 +255,11 @@ class ServerProtocol:
         *,
         debug: bool = True,
         limits: codec.DecodeLimits = codec.DEFAULT_LIMITS,
+        encoded_images: bool = False,
     ) -> None:
-        self.metadata_message = codec.encode(dict(metadata))
+        announced = image_announcement() if encoded_images else {}
+        self.metadata_message = codec.encode({**metadata, **announced})
+        self._encoded_images = encoded_images
         self._debug = debug
         self._limits = limits
         self._prev_total_ms: float | None = None
@@ -257,14 +268,14 @@ class ServerProtocol:
         """Decode one request.
 
         Raises:
-            DecodeError: If it is text, not msgpack, or not a map.
+            DecodeError: If it is text, not msgpack, or not a map; if an encoded image is not what it says.
         """
         if isinstance(payload, str):
             raise DecodeError("expected a binary message (msgpack), got a text message")
         observation = codec.decode(payload, self._limits)
         if not isinstance(observation, dict):
             raise DecodeError(f"expected an observation (a map), got {type(observation).__name__}")
-        return observation
+        return decode_images(observation, self._limits) if self._encoded_images else observation
 
     def reply(self, result: Mapping[str, Any], *, infer_ms: float) -> bytes:
         """Encode one answer with OpenPI's `server_timing`; the policy's own dict stays as it is.

@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 import tyro
 
-from pi05_websocket.client import RemotePolicy
+from pi05_websocket.client import ConnectionConfig, RemotePolicy
 from pi05_websocket.server import WebsocketPolicyServer
 from pi05_websocket.wire import codec
 
@@ -175,7 +175,8 @@ def client(kind: str, port: int) -> Iterator[Infer]:
     """Connect; give a function that makes one round trip."""
     obs = observation()
     if kind == "ours":
-        with RemotePolicy("127.0.0.1", port) as policy:
+        config = ConnectionConfig(url=f"ws://127.0.0.1:{port}", image_transport="raw")
+        with RemotePolicy(config=config) as policy:
             yield lambda: policy.infer(obs)
     elif kind == "stock":
         stock = stock_client(port)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pi05_websocket.bench.cells import COMPUTE_MS, Cell, Episode
+from pi05_websocket.bench.cells import COMPUTE_MS, Cell, Episode, Images
 from pi05_websocket.client import ConnectionConfig, Exchange, RemotePolicy
 from pi05_websocket.clock import SYSTEM_CLOCK
 from pi05_websocket.data import Observation, ServerMetadata
@@ -74,7 +74,7 @@ class StillPolicy:
         return {"actions": np.zeros((50, 6), np.float32)}
 
 
-def connect(url: str) -> RemotePolicy:
+def connect(url: str, images: Images = "raw") -> RemotePolicy:
     """Connect to the server of the benchmark; patient, since a stalled link is no broken one."""
     return RemotePolicy(
         config=ConnectionConfig(
@@ -84,6 +84,7 @@ def connect(url: str) -> RemotePolicy:
             metadata_timeout=_PATIENCE_S,
             hard_timeout=_PATIENCE_S,
             first_request_timeout=_PATIENCE_S,
+            image_transport=images,
         ),
         wait_for_server=_PATIENCE_S,
     )
@@ -142,14 +143,15 @@ class _Noted:
 
 
 class RealBench:
-    """The arms of both tasks and one connection. A context manager.
+    """The arms of both tasks and one connection for each way to send images. A context manager.
 
     Args:
-        policy: The connection.
+        policy: The connection for raw images, which stays the caller's.
     """
 
     def __init__(self, policy: RemotePolicy) -> None:
-        self._policy = policy
+        self._policies: dict[Images, RemotePolicy] = {"raw": policy}
+        self._url = policy.config.url
         self._arms: dict[str, Bench] = {}
 
     def __enter__(self) -> RealBench:
@@ -158,6 +160,9 @@ class RealBench:
     def __exit__(self, *exc: object) -> None:
         for arm in self._arms.values():
             arm.__exit__()
+        for images, policy in self._policies.items():
+            if images != "raw":
+                policy.close()
 
     def run(self, cell: Cell, seed: int) -> RealEpisode:
         """Run one seed of a cell; returns once the last reply is there, for the next episode's link is free."""
@@ -167,7 +172,10 @@ class RealBench:
         if arm is None:
             arm = self._arms[cell.task] = Bench(cell.task, clock=SYSTEM_CLOCK)
         record = Record()
-        noted = _Noted(self._policy, record)
+        policy = self._policies.get(cell.images)
+        if policy is None:
+            policy = self._policies[cell.images] = connect(self._url, cell.images)
+        noted = _Noted(policy, record)
         episode = arm.play(cell, seed, noted, record)
         return self._finish(episode, noted, record)
 

@@ -48,6 +48,7 @@ def compare(
         "link": cell.link.name,
         "rule": cell.rule,
         "seam": cell.seam,
+        "images": cell.images,
         "kind": kind,
         "real": _figures(cell, [ours for _, ours in pairs]),
         "virtual": _figures(cell, [theirs for theirs, _ in pairs]),
@@ -65,7 +66,7 @@ def _figures(cell: Cell, episodes: Sequence[Episode]) -> dict[str, Any]:
     found = {
         key: value
         for key, value in summary(cell, episodes).items()
-        if key not in ("task", "horizon", "link", "rule", "seam")
+        if key not in ("task", "horizon", "link", "rule", "seam", "images")
     }
     return {
         **found,

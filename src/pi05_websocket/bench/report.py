@@ -28,7 +28,14 @@ _NAMES = {
     "lerobot-rtc": "LeRobot rtc engine",
     "ours": "ours",
 }
-_COLOURS = {"openpi": "#cc6677", "lerobot": "#ddaa33", "lerobot-rtc": "#44aa99", "ours": "#4477aa"}
+_COLOURS = {
+    ("openpi", "raw"): "#cc6677",
+    ("lerobot", "raw"): "#ddaa33",
+    ("lerobot-rtc", "raw"): "#44aa99",
+    ("ours", "raw"): "#4477aa",
+    ("ours", "jpeg"): "#aa3377",
+}
+"""Of a rule and how its images are sent."""
 _TOLERANCE_M = 0.0125
 """How far off the cube the jaws may be and still close around it: half of its edge."""
 
@@ -42,20 +49,22 @@ def table(figures: Sequence[Figures], task: str, horizon: int) -> str:
     """
     chosen = [f for f in figures if (f["task"], f["horizon"]) == (task, horizon)]
     links = sorted({(f["rtt_ms"], f["link"]) for f in chosen})
-    rules = list(dict.fromkeys((f["rule"], f["seam"]) for f in chosen))
+    rules = list(dict.fromkeys((f["rule"], f["seam"], _images(f)) for f in chosen))
     policies = list(dict.fromkeys(_policy(f) for f in chosen))
     lines = [
         "| | " + " | ".join(f"{name} ({rtt:g} ms)" for rtt, name in links) + " |",
         "|---|" + "---|" * len(links),
     ]
-    rules.sort(key=lambda pair: (list(_NAMES).index(pair[0]), pair[1]))
-    for policy, (rule, seam) in itertools.product(policies, rules):
+    rules.sort(key=lambda row: (list(_NAMES).index(row[0]), row[1], row[2] != "raw"))
+    for policy, (rule, seam, images) in itertools.product(policies, rules):
         cells = []
         for _, link in links:
-            wanted = (policy, rule, seam, link)
-            found = [f for f in chosen if (_policy(f), f["rule"], f["seam"], f["link"]) == wanted]
+            wanted = (policy, rule, seam, images, link)
+            found = [f for f in chosen if (*_row(f), f["link"]) == wanted]
             cells.append(_cell(found[0]) if found else "n/a")
         name = f"{_NAMES[rule]}, {seam}" if rule == "ours" else _NAMES[rule]
+        if images != "raw":
+            name = f"{name}, {images}"
         if policies != ["expert"]:
             name = f"{policy}: {name}"
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
@@ -65,6 +74,15 @@ def table(figures: Sequence[Figures], task: str, horizon: int) -> str:
 def _policy(figures: Figures) -> str:
     """Return whose figures these are; files from before there were several do not say."""
     return str(figures.get("policy", "expert"))
+
+
+def _images(figures: Figures) -> str:
+    """Return how the images were sent; older files know raw ones only."""
+    return str(figures.get("images", "raw"))
+
+
+def _row(figures: Figures) -> tuple[str, str, str, str]:
+    return _policy(figures), figures["rule"], figures["seam"], _images(figures)
 
 
 def _cell(figures: Figures) -> str:
@@ -111,7 +129,7 @@ def aim(figures: Sequence[Figures]) -> list[str]:
     at = {
         (f["task"], f["link"]): f
         for f in figures
-        if (_policy(f), f["rule"], f["seam"], f["horizon"]) == ("expert", "ours", "blend", 50)
+        if (*_row(f), f["horizon"]) == ("expert", "ours", "blend", "raw", 50)
     }
     for task in sorted({key[0] for key in at}):
         local = at.get((task, "local"))
@@ -147,18 +165,19 @@ def plot(
         2, len(tasks), figsize=(6.2 * len(tasks), 7), sharex=True, squeeze=False
     )
     for column, task in enumerate(tasks):
-        for rule, name in _NAMES.items():
+        for (rule, images), colour in _COLOURS.items():
             seam = "blend" if rule == "ours" else "replace"
             points = sorted(
                 (
                     (f["rtt_ms"] + COMPUTE_MS, f)
                     for f in figures
-                    if (f["task"], f["rule"], f["seam"], f["horizon"])
-                    == (task, rule, seam, horizon)
+                    if (f["task"], f["horizon"]) == (task, horizon)
+                    and _row(f) == (policy, rule, seam, images)
                 ),
                 key=lambda point: point[0],
             )
-            _draw_rule(axes[0][column], axes[1][column], points, rule, name)
+            name = _NAMES[rule] if images == "raw" else f"{_NAMES[rule]}, {images}"
+            _draw_rule(axes[0][column], axes[1][column], points, colour, name)
         _draw_bounds(axes[0][column], task, horizon)
         axes[1][column].set_ylim(bottom=0)
         axes[0][column].set_title(f"{policy}, {task}, {horizon} rows at {CONTROL_HZ:g} Hz")
@@ -172,7 +191,7 @@ def plot(
 
 
 def _draw_rule(
-    upper: Any, lower: Any, points: Sequence[tuple[float, Figures]], rule: str, name: str
+    upper: Any, lower: Any, points: Sequence[tuple[float, Figures]], colour: str, name: str
 ) -> None:
     if not points:
         return
@@ -182,12 +201,10 @@ def _draw_rule(
         [share - f["wilson_95"][0] for share, (_, f) in zip(shares, points, strict=True)],
         [f["wilson_95"][1] - share for share, (_, f) in zip(shares, points, strict=True)],
     ]
-    upper.errorbar(
-        trips, shares, yerr=errors, marker="o", capsize=3, color=_COLOURS[rule], label=name
-    )
+    upper.errorbar(trips, shares, yerr=errors, marker="o", capsize=3, color=colour, label=name)
     times = [(trip, f["time_to_success_s"]) for trip, f in points if f["time_to_success_s"]]
     if times:
-        lower.plot(*zip(*times, strict=True), marker="o", color=_COLOURS[rule], label=name)
+        lower.plot(*zip(*times, strict=True), marker="o", color=colour, label=name)
     upper.set_ylim(-0.03, 1.05)
 
 

@@ -23,6 +23,7 @@ from pi05_websocket.bench.cells import (
     RULES,
     Cell,
     Episode,
+    Images,
     cells,
     is_aim,
     summary,
@@ -49,6 +50,7 @@ examples:
   pi05-websocket bench latency                   two minutes: 20 episodes here, at 200 and at 400 ms
   pi05-websocket bench latency --full            the whole matrix, about an hour on two cores
   pi05-websocket bench latency --links wan --rtt-ms 300 --loss 0.02 --horizons 50
+  pi05-websocket bench latency --links wan far --rules ours --images raw jpeg
   pi05-websocket bench latency --policy lerobot:CHECKPOINT --out outputs/bench-learned
 """
 
@@ -93,6 +95,10 @@ class LatencyBench:
     seams: tuple[str, ...] | None = None
     """For ours: replace, blend, ensemble, and rtc with a policy that can do it; None: blend with the expert,
     replace blend rtc with another; with --full all."""
+
+    images: tuple[Images, ...] = ("raw",)
+    """For ours: raw, jpeg. jpeg: what is sent is really encoded, its bytes are charged, the policy sees what
+    is left; the front image is padded to 224x224 first. Peers cannot."""
 
     processes: int = os.cpu_count() or 1
     """How many at once."""
@@ -181,6 +187,7 @@ def _cells(command: LatencyBench, policy: MeasuredPolicy, spec: str) -> list[Cel
         policy=policy.name,
         spec=spec,
         conditions=policy.conditions,
+        images=command.images,
     )
 
 

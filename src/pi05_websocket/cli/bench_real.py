@@ -16,7 +16,7 @@ from typing import Any, Literal, cast
 
 import tyro
 
-from pi05_websocket.bench.cells import PEERS, Cell, cells
+from pi05_websocket.bench.cells import PEERS, Cell, Images, cells
 from pi05_websocket.bench.links import LINKS, Link, make_link
 from pi05_websocket.bench.real import RealEpisode
 from pi05_websocket.bench.real_link import Kind, RealLink, kind_here
@@ -71,6 +71,9 @@ class RealBenchCommand:
 
     peer_tasks: tuple[str, ...] = ("belt",)
     """Their tasks."""
+
+    images: tuple[Images, ...] = ("raw",)
+    """For ours: raw, jpeg; the peers send them raw."""
 
     messages: int = 30
     """Observations sent over each link before its first episode, to measure round trips: at least 5, for they
@@ -129,6 +132,7 @@ def _wanted(command: RealBenchCommand) -> list[Cell]:
         links=[make_link(name) for name in command.links],
         rules=("ours",),
         seams=("blend",),
+        images=command.images,
     )
     found += cells(
         tasks=command.peer_tasks,

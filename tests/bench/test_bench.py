@@ -8,7 +8,9 @@ import logging
 import os
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +22,7 @@ from pi05_websocket.bench.links import LINKS, Link, make_link
 from pi05_websocket.bench.runner import Store, run
 from pi05_websocket.bench.virtual import VirtualPolicy
 from pi05_websocket.cli import main
+from pi05_websocket.client.image_quality import ImageQuality
 from pi05_websocket.errors import DeadlineExceeded
 from pi05_websocket.testing import FakeClock
 
@@ -158,6 +161,40 @@ def test_a_virtual_server_does_one_thing_after_the_other():
     assert second.result(0).value["_rt"] == {"seq": 2}
     assert second.result(0).value["server_timing"] == {"infer_ms": 50.0}
     assert policy.metadata == {"_rt": {}}
+
+
+def test_images_as_jpeg_are_encoded_charged_and_seen(bench: Bench):
+    """The policy sees what is left of them; the arm picks up all the same, and sooner has its answers."""
+    raw = bench.run(cell("ours", CLEAN, seam="blend"), 0)
+    jpeg = bench.run(replace(cell("ours", CLEAN, seam="blend"), images="jpeg"), 0)
+
+    assert jpeg.success
+    assert jpeg.cell == f"{raw.cell}/jpeg"
+    assert np.median(jpeg.round_trips_ms) < np.median(raw.round_trips_ms) - 50
+
+
+def test_a_virtual_robot_decides_about_its_images_as_a_real_one():
+    """Far away it begins small; what it learns from its exchanges it uses."""
+    clock, seen = FakeClock(), list[dict[str, Any]]()
+    image = np.zeros((480, 640, 3), np.uint8)
+
+    def infer(observation: dict[str, Any], _: float) -> dict[str, Any]:
+        seen.append(observation)
+        return {"actions": np.zeros((4, 6), np.float32)}
+
+    link = make_link("wan", loss=0.0, jitter_ms=0.0)
+    policy = VirtualPolicy(infer, link, clock, seed=0, images=ImageQuality("jpeg"))
+    qualities = []
+    for _ in range(30):
+        exchange = policy.submit({"image": image})
+        qualities.append(exchange.quality)
+        assert exchange.nbytes < 14_480
+        clock.sleep(0.8)
+
+    assert qualities[0] == 75
+    assert qualities[-1] == 95
+    np.testing.assert_array_equal(seen[0]["image"], image, strict=True)
+    assert policy.exchanges[0].network_s == pytest.approx(0.2, abs=0.01)
 
 
 def test_velocity_jumps():

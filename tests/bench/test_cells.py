@@ -56,7 +56,22 @@ def test_peers_have_one_seam():
     assert {cell.seam for cell in cells(rules=["openpi", "lerobot", "lerobot-rtc"])} == {"replace"}
 
 
-@pytest.mark.parametrize("wrong", [{"rules": ["mine"]}, {"seams": ["smooth"]}])
+def test_only_ours_sends_jpeg():
+    """In cells of its own; raw ones are called what they were called before."""
+    found = cells(rules=["openpi", "ours"], seams=["blend"], images=["raw", "jpeg"])
+
+    kinds = {(cell.rule, cell.images) for cell in found}
+    assert kinds == {("openpi", "raw"), ("ours", "raw"), ("ours", "jpeg")}
+    keys = {cell.images: cell.key for cell in found if cell.rule == "ours"}
+    assert keys["raw"].endswith("/ours/blend")
+    assert keys["jpeg"].endswith("/ours/blend/jpeg")
+    assert not any(is_aim(cell) for cell in found if cell.images == "jpeg")
+    assert {cell.images for cell in cells(images=["jpeg"], rules=["lerobot"])} == {"raw"}
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"rules": ["mine"]}, {"seams": ["smooth"]}, {"images": ["webp"]}]
+)
 def test_unknown_names_are_refused(wrong: dict[str, list[str]]):
     """With those there are."""
     with pytest.raises(ConfigError, match="expected some of"):
@@ -82,7 +97,7 @@ def test_a_summary_has_the_fields_of_the_results_file():
     assert found["policy"] == "expert"
     assert (found["task"], found["horizon"], found["link"]) == ("cube", 50, "wan")
     assert (found["rtt_ms"], found["jitter_ms"], found["loss"]) == (200.0, 50.0, 0.01)
-    assert (found["rule"], found["seam"]) == ("ours", "blend")
+    assert (found["rule"], found["seam"], found["images"]) == ("ours", "blend", "raw")
     assert (found["episodes"], found["successes"], found["held_ticks"]) == (3, 2, 3)
     assert found["time_to_success_s"] == 3.0
     assert found["seam_velocity_ratio"] == 1.0

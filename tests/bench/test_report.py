@@ -69,6 +69,18 @@ def test_several_policies_have_rows_of_their_own():
     assert aim([*ALL, {**learned, "seam": "blend"}]) == aim(ALL)
 
 
+def test_images_as_jpeg_have_a_row_of_their_own():
+    """Below the raw ones; the aim is stated for those, and a file from before JPEG knows no others."""
+    jpeg = {**figures("wan", "ours", 8), "images": "jpeg"}
+    old = [{key: value for key, value in f.items() if key != "images"} for f in ALL]
+
+    lines = table([*old, jpeg], "belt", 50).splitlines()
+
+    assert lines[4].startswith("| ours, blend | 100%")
+    assert lines[5].startswith("| ours, blend, jpeg | n/a | 80%")
+    assert aim([jpeg, *old]) == aim(ALL)
+
+
 def test_the_aim_is_held_against_local():
     """Nine of ten of local is 90 %."""
     lines = aim(ALL)
@@ -89,7 +101,8 @@ def test_a_paired_difference_has_an_interval():
 def test_the_plot_is_a_picture(tmp_path: Path):
     """With both tasks and a rule that never succeeded."""
     pytest.importorskip("matplotlib")
-    plot([*ALL, figures("wan", "ours", 10, task="cube")], tmp_path / "success.png")
+    jpeg = {**figures("wan", "ours", 8), "images": "jpeg"}
+    plot([*ALL, jpeg, figures("wan", "ours", 10, task="cube")], tmp_path / "success.png")
 
     assert (tmp_path / "success.png").read_bytes().startswith(b"\x89PNG")
 

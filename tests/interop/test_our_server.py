@@ -190,3 +190,14 @@ def test_openpis_chunk_broker_works_on_our_client(
         observation = observe(3)
         row = broker.infer(observation)["actions"]
     np.testing.assert_array_equal(row, expected(observation)["actions"][0])
+
+
+def test_a_stock_client_does_not_mind_what_is_announced(
+    start: Any, summing: Any, observe: Any, expected: Any
+) -> None:
+    """It keeps the key among its metadata and sends arrays, which arrive to the byte."""
+    server = start.server("our server", summing)
+    client = start.client("stock client", server.port)
+    assert client.get_server_metadata()["_images"] == {"version": 1, "encodings": ["jpeg"]}
+    observation = observe(3)
+    assert client.infer(observation)["sums"] == expected(observation)["sums"]

@@ -106,6 +106,17 @@ def test_drives_an_arm_of_ones_own(arm, server: WebsocketPolicyServer, capsys, t
     assert '"kind": "tick"' in (tmp_path / "t.jsonl").read_text()
 
 
+def test_images_are_sent_as_asked(arm, server: WebsocketPolicyServer, tmp_path: Path):
+    """As JPEG although the server is near; the trace says so, and how many bytes that took."""
+    words = ["--image-transport", "jpeg", "--jpeg-quality-floor", "90", "--trace", "t.jsonl"]
+    main(["run", "--robot", "my_arm:Arm", "--url", server.url, "--duration", "0.5", *words])
+
+    lines = [json.loads(line) for line in (tmp_path / "t.jsonl").read_text().splitlines()]
+    exchanges = [line for line in lines if line["kind"] == "exchange"]
+    assert {(e["encoding"], e["quality"]) for e in exchanges} == {("jpeg", 95)}
+    assert max(e["bytes_out"] for e in exchanges) < 50_000
+
+
 @pytest.mark.parametrize(
     ("robot", "text"),
     [

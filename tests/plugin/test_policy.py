@@ -588,6 +588,8 @@ class TestConfig:
             ({"action_kind": "jerk"}, "velocity"),
             ({"control_hz": 0}, "control_hz"),
             ({"action_dim": 0}, "action_dim"),
+            ({"image_transport": "png"}, "auto, raw, jpeg"),
+            ({"jpeg_quality_floor": 0}, "from 1 to 100"),
         ],
     )
     def test_impossible_settings_are_refused_at_once(self, wrong: dict[str, Any], told: str):
@@ -610,6 +612,15 @@ class TestConfig:
             "state_key",
             "prompt_key",
         }
+
+    def test_how_images_are_sent_reaches_the_connection(self):
+        """Near servers get every pixel by default."""
+        usual = PI05WebSocketConfig().connection_config()
+        assert (usual.image_transport, usual.jpeg_quality_floor) == ("auto", 75)
+
+        config = PI05WebSocketConfig(image_transport="jpeg", jpeg_quality_floor=90)
+        asked = config.connection_config()
+        assert (asked.image_transport, asked.jpeg_quality_floor) == ("jpeg", 90)
 
     def test_own_keys(self):
         """A free key map from the command line's fields."""

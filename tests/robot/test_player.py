@@ -383,6 +383,23 @@ class TestTrace:
             "chunk",
         ]
 
+    def test_an_exchange_says_how_its_images_were_sent(self, tmp_path: Path):
+        """Raw ones have no quality."""
+        trace = Trace(tmp_path / "trace.jsonl")
+        loop = Loop(trace=trace)
+        loop.step()
+        loop.policy.exchanges[0].answer(rows(0))
+        loop.steps(40)
+        loop.policy.exchanges[1].quality = 85
+        loop.policy.exchanges[1].answer(rows(40))
+        loop.steps(2)
+        trace.close()
+
+        lines = [json.loads(line) for line in (tmp_path / "trace.jsonl").read_text().splitlines()]
+        told = [(e["encoding"], e["quality"]) for e in lines if e["kind"] == "exchange"]
+        assert told == [("raw", None), ("jpeg", 85)]
+        assert loop.player.last_exchange.encoding == "jpeg"
+
     def test_closing_twice_is_harmless(self, tmp_path: Path):
         """And another trace may go on with the file."""
         trace = Trace(tmp_path / "trace.jsonl")

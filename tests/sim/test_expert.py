@@ -3,17 +3,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 from sim_bench import Bench, make_bench
 
+from pi05_websocket.data import UInt8Array
 from pi05_websocket.errors import ObservationError
+from pi05_websocket.images import resize_with_pad
 from pi05_websocket.policy import Policy, policy_metadata, reset_policy
 from pi05_websocket.sim.arm import HOME, JOINTS
 from pi05_websocket.sim.expert import CONTROL_HZ, ExpertPolicy
 from pi05_websocket.sim.so101 import CAMERA_SHAPES
+from pi05_websocket.wire.encoded_images import decode_images, encode_images
 
 WRIST, FRONT = "observation/images/wrist2", "observation/images/realsense"
 
@@ -84,14 +88,28 @@ def test_missing_keys_are_named() -> None:
         ExpertPolicy().infer({WRIST: observation()[WRIST], "observation/state": HOME})
 
 
-def run(bench: Bench, seed: int, *, execute: int, latency_s: float = 0.0) -> bool:
-    """Let the expert drive for 10 s, asking and waiting; return whether the cube was lifted."""
+def run(
+    bench: Bench,
+    seed: int,
+    *,
+    execute: int,
+    latency_s: float = 0.0,
+    see: Callable[[UInt8Array], UInt8Array] = np.asarray,
+) -> bool:
+    """Let the expert drive for 10 s, asking and waiting; return whether the cube was lifted.
+
+    Args:
+        execute: Rows of each chunk.
+        latency_s: Between looking and acting.
+        see: What happens to the front image on its way.
+    """
     bench.sim.reset(seed)
     expert = ExpertPolicy()
     while bench.clock.now() < 1e6 and not bench.sim.succeeded:
         seen = bench.sim.get_observation()
         state = np.array([seen[f"{name}.pos"] for name in JOINTS], dtype=np.float32)
         images = {f"observation/images/{name}": seen[name] for name in CAMERA_SHAPES}
+        images[FRONT] = see(images[FRONT])
         asked = {**images, "observation/state": state, "prompt": "Pick up the red cube."}
         bench.clock.sleep(latency_s)
         for row in expert.infer(asked)["actions"][:execute]:
@@ -109,6 +127,20 @@ def run(bench: Bench, seed: int, *, execute: int, latency_s: float = 0.0) -> boo
 def test_solves_the_cube_at_rest(bench: Bench, seed: int, execute: int) -> None:
     """From pixels alone, whatever share of a chunk is executed."""
     assert run(bench, seed, execute=execute)
+
+
+def padded_jpeg(image: UInt8Array) -> UInt8Array:
+    """Return what arrives over a far link: padded to 224x224, JPEG of quality 75."""
+    there, _ = encode_images({FRONT: resize_with_pad(image, 224, 224)}, 75)
+    arrived: UInt8Array = decode_images(there)[FRONT]
+    return arrived
+
+
+@pytest.mark.sim
+@pytest.mark.parametrize("seed", range(4))
+def test_solves_the_cube_from_what_a_far_link_carries(bench: Bench, seed: int) -> None:
+    """Two images of 224x224, at the worst quality that is sent by default."""
+    assert run(bench, seed, execute=25, see=padded_jpeg)
 
 
 @pytest.mark.sim

@@ -7,15 +7,14 @@ Coordinates in metres, base frame (see `arm`); pixels as `(column, row)` from th
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from pi05_websocket.sim.arm import Float64Array
 
-__all__ = ["FRONT_CAMERA", "PADDED_CAMERA", "REALSENSE", "WRIST", "Camera"]
+__all__ = ["FRONT_CAMERA", "REALSENSE", "WRIST", "Camera"]
 
 WRIST = "wrist2"
 """Name of the camera on the gripper, 224×224×3."""
@@ -74,16 +73,6 @@ class Camera:
         """The pinhole, `(3,)`."""
         return np.asarray(self.look_at) - self.distance * self.axes[2]
 
-    def padded(self, side: int) -> Camera:
-        """Return what takes its images padded to a square: the same pinhole, black above and below.
-
-        Args:
-            side: Rows and columns.
-        """
-        focal = self.focal * side / self.width
-        fovy = 2 * math.degrees(math.atan(side / 2 / focal))
-        return replace(self, width=side, height=side, fovy=fovy)
-
     def project(self, points: npt.ArrayLike) -> Float64Array:
         """Return the pixels `(..., 2)` at which points `(..., 3)` appear."""
         seen = (np.asarray(points, dtype=np.float64) - self.position) @ self.axes.T
@@ -109,6 +98,3 @@ FRONT_CAMERA = Camera(
     height=480,
 )
 """`realsense`: in front of the arm and to its right, seeing the whole workspace."""
-
-PADDED_CAMERA = FRONT_CAMERA.padded(224)
-"""The same after `pad 224x224`."""

@@ -150,6 +150,25 @@ def test_a_server_that_announces_nothing_decodes_nothing(connect: Connect, polic
     assert policy.seen == [there]
 
 
+@pytest.mark.parametrize("reads", [True, False])
+def test_a_gateway_passes_images_on(policy: Showing, reads: bool) -> None:
+    """A served `RemotePolicy` announces what it reads itself, or else what the server behind it reads."""
+    config = ServerConfig(encoded_images=reads)
+    with (
+        WebsocketPolicyServer(policy, port=0) as server,
+        RemotePolicy(server.url) as behind,
+        WebsocketPolicyServer(behind, port=0, config=config) as gateway,
+        RemotePolicy(
+            config=ConnectionConfig(url=gateway.url, image_transport="jpeg"), wait_for_server=20
+        ) as remote,
+    ):
+        exchange = remote.submit(observation())
+        exchange.result(10)
+    assert exchange.quality == 95
+    assert policy.seen[0]["image"].shape == observation()["image"].shape
+    assert np.abs(policy.seen[0]["image"].astype(int) - observation()["image"]).max() <= 3
+
+
 def test_a_message_for_the_last_server_is_not_sent_to_the_next(policy: Showing) -> None:
     """The next one may not read JPEG: the request fails, and the one after it is raw."""
     port = 0

@@ -113,7 +113,7 @@ def _image(observation: Observation, key: str, *shapes: tuple[int, ...]) -> UInt
 def _as_taken(front: UInt8Array) -> UInt8Array:
     """Return a padded front image at its own size.
 
-    Between coarse pixels the cube's edges come back: its yaw is then off by 1 degree in the median instead of 3.
+    Between coarse pixels the cube's edges come back: its yaw is off by 1 degree in the median instead of 3.
     """
     if front.shape == _FULL:
         return front

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What JPEG costs and saves: bytes, milliseconds and lost quality of an observation at each quality.
 
-In: nothing; the images are rendered by the simulator, or made up where it is not installed, with a sensor's
-noise added. Out: a table, and a JSON file where asked for. All ways take turns, call by call, so that whatever
+In: nothing; the images are rendered by the simulator, or made up, with a sensor's noise added. Out: a table, and a JSON file where asked for. All ways take turns, call by call, so that whatever
 else the machine does falls on all of them alike.
 """
 
@@ -15,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import tyro
@@ -56,6 +55,9 @@ class Settings:
     qualities: tuple[int, ...] = LADDER
     """JPEG qualities, libjpeg's."""
 
+    images: Literal["rendered", "made-up"] = "rendered"
+    """rendered: by the simulator, which needs the extra `sim`; made-up: slopes and edges."""
+
     noise: float = 1.5
     """Standard deviation of the noise on each pixel; a webcam in a lit room has 1 to 3. Rendered images alone
     are smoother than any camera's."""
@@ -67,21 +69,19 @@ class Settings:
     """Where to write the figures."""
 
 
-def rendered() -> tuple[dict[str, UInt8Array], str]:
-    """Return both images of the simulated arm, or made-up ones, and which they are."""
-    try:
-        from pi05_websocket.sim.so101 import CAMERA_SHAPES, SimConfig, SimSO101
-    except ImportError:
-        return {name: made_up(*shape) for name, shape in _SHAPES.items()}, "made up"
+_SHAPES = {"wrist2": (224, 224), "realsense": (480, 640)}
+
+
+def rendered() -> dict[str, UInt8Array]:
+    """Return both images of the simulated arm."""
+    from pi05_websocket.sim.so101 import SimConfig, SimSO101
+
     arm = SimSO101(SimConfig(render="demand"))
     try:
         seen: dict[str, Any] = arm.get_observation()
-        return {name: np.asarray(seen[name]) for name in CAMERA_SHAPES}, "rendered"
+        return {name: np.asarray(seen[name]) for name in _SHAPES}
     finally:
         arm.close()
-
-
-_SHAPES = {"wrist2": (224, 224), "realsense": (480, 640)}
 
 
 def made_up(rows: int, columns: int) -> UInt8Array:
@@ -98,10 +98,13 @@ def noisy(image: UInt8Array, deviation: float) -> UInt8Array:
     return np.clip(np.rint(image + noise), 0, 255).astype(np.uint8)
 
 
-def observations(noise: float) -> tuple[dict[str, Observation], str]:
-    """Return the observation in full and padded, and where its images are from."""
-    images, source = rendered()
-    images = {name: noisy(image, noise) for name, image in images.items()}
+def observations(settings: Settings) -> dict[str, Observation]:
+    """Return the observation in full and padded."""
+    if settings.images == "rendered":
+        clean = rendered()
+    else:
+        clean = {name: made_up(*shape) for name, shape in _SHAPES.items()}
+    images = {name: noisy(image, settings.noise) for name, image in clean.items()}
 
     def observation(front: UInt8Array) -> Observation:
         return {
@@ -113,7 +116,7 @@ def observations(noise: float) -> tuple[dict[str, Observation], str]:
 
     front = images["realsense"]
     padded = resize_with_pad(front, 224, 224)
-    return {"full": observation(front), "padded": observation(padded)}, source
+    return {"full": observation(front), "padded": observation(padded)}
 
 
 @dataclass(slots=True)
@@ -162,20 +165,19 @@ class Way:
 _WARM_UP = 3
 
 
-def ways(noise: float, qualities: Sequence[int]) -> tuple[list[Way], str]:
-    """Return every way, raw ones first, and where the images are from."""
-    found, source = observations(noise)
+def ways(settings: Settings) -> list[Way]:
+    """Return every way, raw ones first."""
 
     def as_jpeg(quality: int) -> Callable[[Observation], bytes]:
         return lambda observation: codec.encode(encode_images(observation, quality)[0])
 
     listed = []
-    for size, observation in found.items():
+    for size, observation in observations(settings).items():
         listed.append(Way(f"{size}, raw", observation, codec.encode, [], []))
-        for quality in qualities:
+        for quality in settings.qualities:
             name = f"{size}, JPEG {quality}"
             listed.append(Way(name, observation, as_jpeg(quality), [], []))
-    return listed, source
+    return listed
 
 
 def quantiles(values: Sequence[float]) -> dict[str, float]:
@@ -206,7 +208,7 @@ def table(figures: Sequence[dict[str, Any]]) -> str:
 def main() -> None:
     """Measure, print, write."""
     settings = tyro.cli(Settings, description=DESCRIPTION)
-    listed, source = ways(settings.noise, settings.qualities)
+    listed = ways(settings)
     for _ in range(settings.calls + _WARM_UP):
         for way in listed:
             way.turn()
@@ -214,11 +216,11 @@ def main() -> None:
     where = {key: value for key, value in facts().items() if key in ("commit", "machine")}
     print(table(figures))
     print(
-        f"\n{source} images with noise of {settings.noise:g}, {settings.calls} calls each, on "
+        f"\n{settings.images} images with noise of {settings.noise:g}, {settings.calls} calls each, on "
         f"{where['machine']}, at commit {where['commit']}."
     )
     if settings.json is not None:
-        found = {**where, "images": source, "noise": settings.noise, "ways": figures}
+        found = {**where, "images": settings.images, "noise": settings.noise, "ways": figures}
         settings.json.write_text(json.dumps(found, indent=1) + "\n")
 
 

@@ -14,7 +14,7 @@ PROGRAM = Path(__file__).parents[2] / "benchmarks" / "image_transport.py"
 def test_it_reports_every_way(tmp_path: Path) -> None:
     """Raw and two qualities, in full and padded: worse is smaller, and raw is exact."""
     file = tmp_path / "figures.json"
-    words = ["--calls", "2", "--qualities", "95", "75", "--json", str(file)]
+    words = ["--images", "made-up", "--calls", "2", "--qualities", "95", "75", "--json", str(file)]
     done = subprocess.run(
         [sys.executable, str(PROGRAM), *words],
         capture_output=True,

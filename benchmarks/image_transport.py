@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What JPEG costs and saves: bytes, milliseconds and lost quality of an observation at each quality.
 
-In: nothing; the images are rendered by the simulator, or made up, with a sensor's noise added. Out: a table, and a JSON file where asked for. All ways take turns, call by call, so that whatever
-else the machine does falls on all of them alike.
+In: nothing; the images are rendered by the simulator, or made up, with a sensor's noise added. Out: a table,
+and a JSON file where asked for. All ways take turns, call by call, so that whatever else the machine does
+falls on all of them alike.
 """
 
 from __future__ import annotations

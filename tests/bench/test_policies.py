@@ -54,6 +54,8 @@ def test_the_expert_is_one_of_them():
 
     assert (expert.name, expert.action_horizon, expert.conditions) == ("expert", 50, False)
     assert expert.key_map().cameras["realsense"].fit == "raw"
+    assert expert.key_map("jpeg").cameras["realsense"].size == "224x224"
+    assert expert.key_map("jpeg").cameras["wrist2"] == expert.key_map().cameras["wrist2"]
     assert repr(expert) == "<MeasuredPolicy expert conditions=False>"
 
 

@@ -12,7 +12,7 @@ import simplejpeg
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pi05_websocket.errors import DecodeError
+from pi05_websocket.errors import DecodeError, EncodeError
 from pi05_websocket.wire import codec
 from pi05_websocket.wire.encoded_images import (
     decode_images,
@@ -88,6 +88,7 @@ def test_what_cannot_be_relied_on_announces_nothing(metadata: Any) -> None:
         (np.zeros((1, 48, 64, 3), np.uint8), None),
         (np.zeros((48, 64, 3), np.float32), None),
         (np.zeros((48, 64, 3), np.uint16), None),
+        (np.ma.masked_array(np.zeros((48, 64, 3), np.uint8)), None),
         (np.zeros((15, 64, 3), np.uint8), None),
         (np.zeros((3, 48, 0), np.uint8), None),
         (np.zeros((16, 65_501, 3), np.uint8), None),
@@ -148,6 +149,15 @@ def test_everything_else_stays_what_it_is() -> None:
     assert there["depth"] is depth
     assert there["image"].keys() == {"__image__", "data", "shape", "layout"}
     assert len(there["image"]["data"]) < image.nbytes / 4
+
+
+def test_a_map_that_contains_itself_is_left_to_the_codec() -> None:
+    """Which names it, as it does for raw images."""
+    endless: dict[str, Any] = {"image": picture()}
+    endless["again"] = endless
+    there, _ = encode_images(endless, 90)
+    with pytest.raises(EncodeError, match="nested deeper than 32 levels"):
+        codec.encode(there)
 
 
 def test_noise_is_sent_as_it_is() -> None:

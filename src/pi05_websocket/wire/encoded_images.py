@@ -72,6 +72,10 @@ def image_layout(value: object) -> str | None:
     """
     if not isinstance(value, np.ndarray) or value.dtype != np.uint8 or value.ndim != 3:
         return None
+    if isinstance(
+        value, np.ma.MaskedArray
+    ):  # which the codec refuses, because its mask would be lost
+        return None
     first, _, last = value.shape
     if (first == _CHANNELS) == (last == _CHANNELS):
         return None
@@ -139,7 +143,9 @@ def _replaced(
         new = replacement(value)
         if new is not None:
             copy[key] = new
-        elif isinstance(value, dict):
+        elif (
+            isinstance(value, dict) and len(path) < DEFAULT_LIMITS.max_depth
+        ):  # else the codec refuses it
             copy[key] = _replaced(value, replacement, path)
         path.pop()
     return copy

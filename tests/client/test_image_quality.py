@@ -77,7 +77,7 @@ def test_a_slow_link_begins_at_the_floor_and_gets_what_is_free() -> None:
     """100 Mbit/s: a raw message takes 88 ms, the best JPEG 15."""
     images = connected()
     told = drive(images, rate(100), 100)
-    assert told[0] == "images are sent as JPEG of quality 75 instead of raw: 1.1 MB took 88 ms"
+    assert told[0] == "images are sent as JPEG of quality 75 instead of raw: 1,072 kB took 88 ms"
     assert told[-1].startswith("images are sent as JPEG of quality 95 instead of JPEG of quality")
     assert len(told) == 4
     assert images.quality == 95

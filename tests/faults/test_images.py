@@ -70,7 +70,7 @@ def test_a_narrow_link_gets_jpeg_where_it_is_announced(
     assert qualities[-1] in (85, 90)
     assert {image.shape for image in policy.seen} == {(480, 640, 3)}
     told = [r.getMessage() for r in caplog.records if r.name == "pi05_websocket.client.policy"]
-    assert "images are sent as JPEG of quality 75 instead of raw: 0.92 MB took" in told[0]
+    assert "images are sent as JPEG of quality 75 instead of raw: 922 kB took" in told[0]
     assert len(told) == len(set(qualities)) - 1
 
 

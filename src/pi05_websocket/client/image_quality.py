@@ -179,7 +179,7 @@ class ImageQuality:
             return None
         return (
             f"images are sent as {self.words} instead of {before}: "
-            f"{sent.nbytes / 1e6:.2g} MB took {1000 * took:.0f} ms"
+            f"{sent.nbytes / 1000:,.0f} kB took {1000 * took:.0f} ms"
         )
 
     def _judge_raw(self, took: float) -> None:

@@ -65,7 +65,9 @@ def test_only_ours_sends_jpeg():
     keys = {cell.images: cell.key for cell in found if cell.rule == "ours"}
     assert keys["raw"].endswith("/ours/blend")
     assert keys["jpeg"].endswith("/ours/blend/jpeg")
-    assert not any(is_aim(cell) for cell in found if cell.images == "jpeg")
+    assert {cell.horizon for cell in found if cell.images == "jpeg"} == {50}
+    assert {cell.images for cell in found if is_aim(cell)} == {"raw", "jpeg"}
+    assert not any(is_aim(cell) for cell in found if cell.task == "moved")
     assert {cell.images for cell in cells(images=["jpeg"], rules=["lerobot"])} == {"raw"}
 
 

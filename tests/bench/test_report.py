@@ -70,7 +70,7 @@ def test_several_policies_have_rows_of_their_own():
 
 
 def test_images_as_jpeg_have_a_row_of_their_own():
-    """Below the raw ones; the aim is stated for those, and a file from before JPEG knows no others."""
+    """Below the raw ones, and lines of their own about the aim; a file from before JPEG knows no others."""
     jpeg = {**figures("wan", "ours", 8), "images": "jpeg"}
     old = [{key: value for key, value in f.items() if key != "images"} for f in ALL]
 
@@ -78,7 +78,11 @@ def test_images_as_jpeg_have_a_row_of_their_own():
 
     assert lines[4].startswith("| ours, blend | 100%")
     assert lines[5].startswith("| ours, blend, jpeg | n/a | 80%")
-    assert aim([jpeg, *old]) == aim(ALL)
+    assert aim([jpeg, *old]) == aim(ALL), "there is no local cell to hold it against"
+    local = {**figures("local", "ours", 10), "images": "jpeg"}
+    assert aim([jpeg, local, *old])[0].startswith(
+        "belt, jpeg, 200 ± 50 ms, 1% loss: 80.0% of local"
+    )
 
 
 def test_the_aim_is_held_against_local():

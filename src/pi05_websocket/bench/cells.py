@@ -128,7 +128,8 @@ def cells(
         policy: What tables call the policy.
         spec: What loads it.
         conditions: Whether it joins its chunks to the running one.
-        images: For ours; the peers can send them raw only.
+        images: For ours; the peers can send them raw only. JPEG with the seams that are the default somewhere,
+            and the longest chunks: what bytes cost does not depend on them.
 
     Raises:
         ConfigError: Unknown rule, seam or kind of images.
@@ -148,6 +149,8 @@ def cells(
             delay = (link.rtt_ms + COMPUTE_MS) / 1000 * CONTROL_HZ
             if seam == "rtc" and not conditions:
                 continue
+            if sent == "jpeg" and (seam not in ("blend", "rtc") or horizon != max(horizons)):
+                continue
             if seam == "ensemble" and delay > ENSEMBLE_MAX_DELAY:
                 continue
             cell = Cell(
@@ -165,14 +168,16 @@ def cells(
 
 
 def is_aim(cell: Cell) -> bool:
-    """Say whether the benchmark's aim is stated for a cell: 50 rows, blended, here, at 200 and at 400 ms."""
+    """Say whether the benchmark's aim is stated for a cell: 50 rows, blended, here, at 200 and at 400 ms.
+
+    With raw images for servers that read no others, as OpenPI's, and with JPEG for ours.
+    """
     return (
         cell.policy == "expert"
         and cell.task in _AIM_TASKS
         and cell.horizon == 50
         and cell.rule == "ours"
         and cell.seam == "blend"
-        and cell.images == "raw"
         and cell.link.name in _AIM_LINKS
     )
 
@@ -182,6 +187,7 @@ def summary(cell: Cell, episodes: Sequence[Episode]) -> dict[str, Any]:
     times = sorted(episode.time_s for episode in episodes if episode.success)
     jumps = sorted(jump for episode in episodes for jump in episode.seam_jumps)
     rows = sorted(episode.row_jumps for episode in episodes if episode.row_jumps > 0)
+    trips = sorted(trip for episode in episodes for trip in episode.round_trips_ms)
     reactions = [episode.reaction_s for episode in episodes if episode.reaction_s is not None]
     low, high = wilson_interval(len(times), len(episodes))
     seam_ratio = None
@@ -202,6 +208,7 @@ def summary(cell: Cell, episodes: Sequence[Episode]) -> dict[str, Any]:
         "wilson_95": [round(low, 4), round(high, 4)],
         "held_ticks": sum(episode.held_ticks for episode in episodes),
         "ticks": sum(episode.ticks for episode in episodes),
+        "turnaround_ms": round(trips[len(trips) // 2]) if trips else None,
         "requests": sum(episode.requests for episode in episodes),
         "time_to_success_s": times[len(times) // 2] if times else None,
         "seam_velocity_ratio": seam_ratio,

@@ -20,6 +20,7 @@ import tyro
 from pi05_websocket.bench.cells import (
     BENCH_TASKS,
     HORIZONS,
+    IMAGES,
     RULES,
     Cell,
     Episode,
@@ -96,7 +97,7 @@ class LatencyBench:
     """For ours: replace, blend, ensemble, and rtc with a policy that can do it; None: blend with the expert,
     replace blend rtc with another; with --full all."""
 
-    images: tuple[Images, ...] = ("raw",)
+    images: tuple[Images, ...] = IMAGES
     """For ours: raw, jpeg. jpeg: what is sent is really encoded, its bytes are charged, the policy sees what
     is left; the front image is padded to 224x224 first. Peers cannot."""
 

@@ -256,6 +256,7 @@ def test_the_command_writes_table_plot_and_results(
 ):
     """One episode of two cells."""
     words = ["--episodes", "1", "--tasks", "belt", "--links", "local", "wan", "--rules", "ours"]
+    words += ["--images", "raw"]
 
     code = main(["bench", "latency", *words, "--processes", "1", "--out", str(tmp_path)])
 

@@ -124,6 +124,7 @@ def test_the_command_measures_a_policy_by_name(
         "cube",
     ]
     ours = ["--links", "local", "--rules", "ours", "--seams", "blend", "rtc", "--processes", "1"]
+    ours += ["--images", "raw"]
 
     assert main(["bench", "latency", *words, *ours, "--out", str(tmp_path)]) == 0
 

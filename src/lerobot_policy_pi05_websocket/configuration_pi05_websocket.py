@@ -223,6 +223,9 @@ class PI05WebSocketConfig(PreTrainedConfig):  # type: ignore[misc]  # LeRobot is
     max_message_bytes: int = 64 * 1024 * 1024
     """Largest message accepted from the server."""
 
+    congestion_control: str = "bbr"
+    """What the kernel shall use towards a server that is far, where it may; empty: the system's."""
+
     image_transport: str = "auto"
     """`auto`: images as they are while that is quick, else as JPEG, as good as the link carries without delay;
     `raw`: never JPEG, the policy sees every pixel; `jpeg`: always. Only where the server reads JPEG."""
@@ -452,6 +455,7 @@ class PI05WebSocketConfig(PreTrainedConfig):  # type: ignore[misc]  # LeRobot is
             client_key_file=self.client_key_file,
             proxy=self.proxy,
             max_message_bytes=self.max_message_bytes,
+            congestion_control=self.congestion_control,
             image_transport=self.image_transport,  # type: ignore[arg-type]  # it checks it
             jpeg_quality_floor=self.jpeg_quality_floor,
         )

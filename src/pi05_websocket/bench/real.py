@@ -79,6 +79,7 @@ def connect(url: str, images: Images = "raw") -> RemotePolicy:
     return RemotePolicy(
         config=ConnectionConfig(
             url=url,
+            congestion_control="",  # it is what is to be measured
             connect_timeout=_PATIENCE_S,
             handshake_timeout=_PATIENCE_S,
             metadata_timeout=_PATIENCE_S,

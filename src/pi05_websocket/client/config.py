@@ -66,6 +66,10 @@ class ConnectionConfig:
     max_message_bytes: int = 64 * 1024 * 1024
     """Largest message accepted from the server."""
 
+    congestion_control: str = "bbr"
+    """What the kernel shall use for a connection that took more than 10 ms to open, where it may: CUBIC, the
+    usual one, takes lost packets for congestion. Empty: the system's."""
+
     image_transport: ImageTransport = "auto"
     """`auto`: images as they are while that is quick, else as JPEG, as good as the link carries without delay;
     `raw`: never JPEG, the policy sees every pixel; `jpeg`: always. Only where the server reads JPEG."""

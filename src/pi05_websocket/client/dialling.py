@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 import picows
 
 from pi05_websocket.client.config import ConnectionConfig
+from pi05_websocket.client.image_quality import NEAR_S
 from pi05_websocket.client.transport import Transport
 from pi05_websocket.errors import (
     AccessRefused,
@@ -33,6 +34,7 @@ from pi05_websocket.keepalive import notice_vanished_peers
 __all__ = ["open_transport"]
 
 # The WebSocket library reports every connection at INFO; ours says the same in our words.
+logger = logging.getLogger(__name__)
 _library_logger = logging.getLogger("pi05_websocket.client.picows")
 _library_logger.setLevel(logging.WARNING)
 
@@ -132,6 +134,20 @@ async def _resolve(host: str, port: int) -> list[Any]:
         raise ConfigError(f"{host!r} is no valid host name: {exc}") from exc
 
 
+def _use_congestion_control(sock: socket.socket, name: str) -> None:
+    """Ask the kernel for a congestion control; it stays with its own where it has no such, or must not say so.
+
+    BBR is a module on many systems, and `net.ipv4.tcp_allowed_congestion_control` decides who may choose it.
+    """
+    option = getattr(socket, "TCP_CONGESTION", None)  # Linux and FreeBSD
+    if not name or option is None:
+        return
+    try:
+        sock.setsockopt(socket.IPPROTO_TCP, option, name.encode())
+    except OSError as exc:
+        logger.debug("congestion control %s is not to be had here: %s", name, exc)
+
+
 async def _tcp_connect(
     config: ConnectionConfig, host: str, port: int
 ) -> tuple[socket.socket, float]:
@@ -156,6 +172,8 @@ async def _tcp_connect(
                 took = loop.time() - began
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 notice_vanished_peers(sock)
+                if took > NEAR_S:
+                    _use_congestion_control(sock, config.congestion_control)
                 return sock, took
     except TimeoutError as exc:
         raise DeadlineExceeded(

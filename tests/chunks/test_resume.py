@@ -48,6 +48,18 @@ def test_a_plan_that_begins_elsewhere_is_approached():
     assert commands[-1].tolist() == ROWS[19].tolist()
 
 
+def test_a_joint_that_the_plan_keeps_takes_no_time():
+    """It is where it is to be, and its own speed is none."""
+    rows = np.array([[0.0, 7.0], [1.0, 7.0], [2.0, 7.0]], np.float32)
+    approach = Approach(ResumeConfig(max_ticks=10))
+    pose = np.array([20.0, 7.0], np.float32)
+
+    approach.begin(rows, 0, commanded=None, measured=pose)
+
+    assert approach.ticks(rows[0]) == 10
+    assert approach.follow(rows[0]).tolist() == [18.0, 7.0]
+
+
 def test_given_bounds_are_kept():
     """Settings in degrees and degrees per tick replace the plan's own."""
     near, jump = begin(ResumeConfig(max_jump=(70.0,)), [-60.0, 0.0])

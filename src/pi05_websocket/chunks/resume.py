@@ -116,7 +116,10 @@ class Approach:
         """Return how many ticks the way to a plan that stands still would take."""
         if self._at is None or self._velocity is None:
             return 0
-        return math.ceil(float((np.abs(target - self._at) / self._velocity).max()))
+        off = np.abs(target - self._at)
+        # A joint that is there, of a plan that keeps it, has no speed: it takes no time.
+        way = np.divide(off, self._velocity, out=np.zeros_like(off), where=self._velocity > 0)
+        return math.ceil(float(way.max()))
 
     def follow(self, target: Float32Array) -> Float32Array:
         """Return what to command instead of the plan's `target`; itself once it is reached."""

@@ -36,12 +36,18 @@ class Arm:
         self.commands = Commands(**{**facts, **settings})
         self.tick = -1
 
-    def row(self, row: int, measured: list[float] | None = None, seq: int = 0) -> Step:
-        """Execute a row of PLAN."""
+    def row(
+        self,
+        row: int,
+        measured: list[float] | None = None,
+        seq: int = 0,
+        plan: np.ndarray = PLAN,
+    ) -> Step:
+        """Execute a row of a plan."""
         self.tick += 1
-        action = Action(values=PLAN[row], tick=self.tick, seq=seq, row=row)
+        action = Action(values=plan[row], tick=self.tick, seq=seq, row=row)
         pose = None if measured is None else np.array(measured, np.float32)
-        return self.commands.execute(action, PLAN, self.tick, pose)
+        return self.commands.execute(action, plan, self.tick, pose)
 
     def none(self, measured: list[float] | None = None, ticks: int = 1) -> Step:
         """Have no row for some ticks; return the last step."""
@@ -132,6 +138,17 @@ class TestBegin:
         step = arm.row(1, [20, 2])
 
         assert step.values[0] == pytest.approx(18.9)
+
+    def test_the_next_chunk_may_move_what_the_first_one_kept(self):
+        """On the way to a plan the bound is that of the chunk that runs: no joint is left behind."""
+        arm = Arm()
+        keeps = np.array([[10.0 + i, 0.0] for i in range(10)], np.float32)
+        moves = np.array([[20.0 + i, 1.0 * i] for i in range(10)], np.float32)
+        arm.row(0, [0.0, 0.0], plan=keeps)
+        commands = [arm.row(i, seq=2, plan=moves).values[1] for i in range(10)]
+
+        assert commands[-1] == pytest.approx(9.0)
+        assert np.diff(commands).max() <= 1.1 + 1e-6
 
     def test_running_chunks_are_not_approached(self):
         """A seam is the scheduler's; only a pause is a beginning."""

@@ -112,6 +112,15 @@ class Approach:
             self._velocity = np.maximum(own, off / config.max_ticks)
         return float(off.max())
 
+    def follow_plan(self, rows: Float32Array) -> None:
+        """Let another chunk's own speed count too: it may move a joint that the one before kept.
+
+        Args:
+            rows: The chunk that is executed now, `(H, action_dim)`.
+        """
+        if self._velocity is not None and self._config.max_velocity is None:
+            self._velocity = np.maximum(self._velocity, own_bounds(rows)[0].astype(np.float32))
+
     def ticks(self, target: Float32Array) -> int:
         """Return how many ticks the way to a plan that stands still would take."""
         if self._at is None or self._velocity is None:

@@ -92,6 +92,8 @@ class Commands:
         self._last_tick: int | None = None
         self._last_row: Float32Array | None = None
         """The row executed last: what deltas ramp down from."""
+        self._last_seq = -1
+        """Whose row it was."""
         self._held_pose: Float32Array | None = None
         """The pose held since the rows ran out."""
         self.jump = 0.0
@@ -134,6 +136,9 @@ class Commands:
                     plan, action.row, commanded=self.last_values, measured=measured
                 )
                 self.approach_ticks = self._approach.ticks(values)
+            elif self._approach.active and action.seq != self._last_seq:
+                self._approach.follow_plan(plan)
+            self._last_seq = action.seq
             values = self._approach.follow(values)
             limited = ("resume",) if self._approach.active else ()
         values, stopped_by = self._limits.apply(

@@ -45,7 +45,7 @@ def make_policy(
         overrides: Passed on to `PI05WebSocketPolicy`, for example `clock`.
     """
     from lerobot_policy_pi05_websocket.modeling_pi05_websocket import PI05WebSocketPolicy
-    from lerobot_policy_pi05_websocket.safety import ranges_of_robot
+    from pi05_websocket.robot.settings import ranges_of_robot
 
     known = {} if robot is None else ranges_of_robot(robot)
     if known:

@@ -17,15 +17,6 @@ from lerobot.configs import PreTrainedConfig
 from lerobot.optim import AdamWConfig
 from lerobot.policies.rtc.configuration_rtc import RTCConfig
 
-from lerobot_policy_pi05_websocket.safety import (
-    AS_IT_IS,
-    NEVER_LEFT,
-    UnitSettings,
-    hold_config,
-    joint_ranges,
-    limits_config,
-    resume_config,
-)
 from pi05_websocket.chunks.config import SchedulerConfig
 from pi05_websocket.chunks.hold import FALLBACKS, HoldConfig
 from pi05_websocket.chunks.resume import ResumeConfig
@@ -35,6 +26,15 @@ from pi05_websocket.errors import ConfigError
 from pi05_websocket.keymap import KeyMap, StatePart
 from pi05_websocket.presets import preset
 from pi05_websocket.robot.player import PlayerConfig
+from pi05_websocket.robot.settings import (
+    AS_IT_IS,
+    NEVER_LEFT,
+    UnitSettings,
+    hold_config,
+    joint_ranges,
+    limits_config,
+    resume_config,
+)
 from pi05_websocket.units import UnitMap
 
 __all__ = ["PI05WebSocketConfig"]
@@ -146,7 +146,7 @@ class PI05WebSocketConfig(PreTrainedConfig):  # type: ignore[misc]  # LeRobot is
 
     auto_resume: float | None = 10.0
     """Longest pause, in seconds, after which the arm goes on by itself. After a longer one it holds until
-    `policy.resume()`, a new episode or a new run. 0: always; null: never."""
+    `policy.resume()`, the control port or a new run. 0: always; null: never."""
 
     resume_jump: float | None = None
     """How far from the present pose the first action of a motion may be to be executed as it is, in action
@@ -273,8 +273,8 @@ class PI05WebSocketConfig(PreTrainedConfig):  # type: ignore[misc]  # LeRobot is
         self._check_choice("seam", ("auto", *SEAMS))
         if self.action_kind is not None:
             self._check_choice("action_kind", ACTION_KINDS)
-        if not self.control_hz > 0:
-            raise ConfigError(f"control_hz={self.control_hz}: must be more than 0")
+        if not 0 < self.control_hz < float("inf"):
+            raise ConfigError(f"control_hz={self.control_hz}: must be a number above 0")
         if self.action_dim is not None and self.action_dim < 1:
             raise ConfigError(f"action_dim={self.action_dim}: must be 1 or more")
         key_map = self.key_map()
@@ -332,18 +332,13 @@ class PI05WebSocketConfig(PreTrainedConfig):  # type: ignore[misc]  # LeRobot is
         Raises:
             ConfigError: An unknown name, a range that is not known, or actions that are no joint targets.
         """
-        made = self._unit_settings().unit_map(
+        return self._unit_settings().unit_map(
             key_map.joint_names,
             known=key_map.unit_system,
             joint_limits=self.joint_limits,
             calibration_file=self.calibration_file,
+            action_kind=self.action_kind or key_map.action_kind,
         )
-        kind = self.action_kind or key_map.action_kind
-        if made is not None and kind != "absolute":
-            raise ConfigError(
-                f"units, signs and offsets are for joint targets; this policy's actions are {kind}"
-            )
-        return made
 
     def _unit_settings(self) -> UnitSettings:
         return UnitSettings(
@@ -380,7 +375,7 @@ class PI05WebSocketConfig(PreTrainedConfig):  # type: ignore[misc]  # LeRobot is
                 joint_limits=self.joint_limits,
                 calibration_file=self.calibration_file,
                 joints=key_map.joint_names,
-                degrees=self._unit_settings().degrees,
+                units=self._unit_settings().robot_side(key_map.joint_names),
             ),
             max_velocity=self.max_velocity,
             max_step=self.max_step,

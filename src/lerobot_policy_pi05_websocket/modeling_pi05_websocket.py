@@ -15,10 +15,11 @@ Which tick a call is (`tick_source="auto"`):
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ from lerobot_policy_pi05_websocket.observations import (
     split_raw,
 )
 from lerobot_policy_pi05_websocket.rtc_chunks import RtcChunks
+from lerobot_policy_pi05_websocket.rtc_engine import bounded
 from lerobot_policy_pi05_websocket.stepping import HOW_TO_RESUME, Session, observer
 from pi05_websocket.client import RemotePolicy
 from pi05_websocket.clock import SYSTEM_CLOCK, Clock
@@ -50,10 +52,11 @@ from pi05_websocket.errors import (
 from pi05_websocket.keymap import KeyMap
 from pi05_websocket.robot.control_page import ControlPage
 from pi05_websocket.robot.controls import Controls
+from pi05_websocket.robot.limits import Limits
 from pi05_websocket.robot.metrics import RobotMetrics
 from pi05_websocket.robot.rerun_view import RerunView
 from pi05_websocket.robot.statistics import RunStatistics
-from pi05_websocket.robot.trace import Trace
+from pi05_websocket.robot.trace import Listener, Trace
 from pi05_websocket.wire.messages import read_actions
 
 __all__ = ["PI05WebSocketPolicy"]
@@ -177,13 +180,15 @@ class PI05WebSocketPolicy(PreTrainedPolicy):  # type: ignore[misc]  # LeRobot is
         with self._lock:
             if self._remote is None:
                 config = self.config
-                # First: a library that is missing, or a port that is taken.
-                listeners = _listeners(config, self._controls)
-                self._remote = RemotePolicy(config=config.connection_config(), wait_for_server=0)
-                self._trace = Trace(config.trace_file, append=self._traced, listeners=listeners)
-                self._traced = True
-                open_things = (self._remote, self._trace, *listeners)
-                self._finalizer = weakref.finalize(self, _close, *open_things)
+                with contextlib.ExitStack() as opened:
+                    # First: a library that is missing, or a port that is taken.
+                    listeners = _listeners(config, self._controls, opened)
+                    remote = RemotePolicy(config=config.connection_config(), wait_for_server=0)
+                    opened.callback(remote.close)
+                    trace = Trace(config.trace_file, append=self._traced, listeners=listeners)
+                    opened.callback(trace.close)
+                    self._finalizer = weakref.finalize(self, opened.pop_all().close)
+                self._remote, self._trace, self._traced = remote, trace, True
                 logger.info(
                     "pi05_websocket: %s, key map %s, ticks by %s at %g Hz, without a valid action: %s",
                     config.websocket_url,
@@ -284,26 +289,33 @@ class PI05WebSocketPolicy(PreTrainedPolicy):  # type: ignore[misc]  # LeRobot is
 
         Raises:
             ConfigError: `fallback="zero"`: without a chunk the engine sends nothing at all. `dry_run`,
-                `confirm`, `speed_scale`: the rows are in its queue before anybody has looked.
+                `confirm`, `speed_scale`, `control_port`: its queue would go on whatever they say.
         """
-        held_back = [
-            f"{name}={value}"
-            for name, value, free in (
-                ("dry_run", self.config.dry_run, False),
-                ("confirm", self.config.confirm, False),
-                ("speed_scale", self.config.speed_scale, 1.0),
-            )
-            if value != free
-        ]
-        if held_back:
-            raise ConfigError(
-                f"{', '.join(held_back)}: needs --inference.type=sync; the rtc engine's queue is LeRobot's own"
-            )
+        self._refuse_unseen_rows(
+            "the rtc engine's queue hands rows to the arm that nobody has seen"
+        )
         if self.config.fallback == "zero":
             raise ConfigError(
                 "fallback='zero' needs --inference.type=sync: the rtc engine sends nothing while it has no "
                 "chunk, so the arm holds. Use fallback=hold with it."
             )
+
+    def _refuse_unseen_rows(self, why: str) -> None:
+        """Refuse settings that only work tick by tick.
+
+        Raises:
+            ConfigError: One of them is set.
+        """
+        config = self.config
+        chosen = {
+            "dry_run": config.dry_run,
+            "confirm": config.confirm,
+            "speed_scale": config.speed_scale != 1.0,
+            "control_port": config.control_port is not None,
+        }
+        names = ", ".join(name for name, is_set in chosen.items() if is_set)
+        if names:
+            raise ConfigError(f"{names}: needs select_action (--inference.type=sync): {why}")
 
     @torch.compiler.disable  # compiling a network call would cost 48 s for nothing
     @torch.no_grad()
@@ -327,8 +339,10 @@ class PI05WebSocketPolicy(PreTrainedPolicy):  # type: ignore[misc]  # LeRobot is
             `(B, action_horizon, action_dim)` float32 on the CPU.
 
         Raises:
+            ConfigError: A setting that only works tick by tick, such as `dry_run`.
             Pi05WebsocketError: No chunk, and why.
         """
+        self._refuse_unseen_rows("whole chunks are played by somebody else")
         observations = [self._in_policy_units(o) for o in split_batch(batch, self.config.task)]
         if inference_delay is None and prev_chunk_left_over is None:
             return torch.from_numpy(self._in_robot_units(self._infer_all(observations)))
@@ -373,8 +387,11 @@ class PI05WebSocketPolicy(PreTrainedPolicy):  # type: ignore[misc]  # LeRobot is
             return session
 
     def _how_to_resume(self) -> str:
-        port = self.config.control_port
-        return HOW_TO_RESUME if port is None else f"pi05-websocket control resume --port {port}"
+        if self.config.control_port is not None:
+            return f"pi05-websocket control resume --port {self.config.control_port}"
+        if self.config.confirm:
+            return "call policy.resume() in a script of yours, or set control_port (--policy.control_port=9091)"
+        return HOW_TO_RESUME
 
     def _robot_action(self, values: Float32Array, joints: list[str]) -> dict[str, float]:
         if len(values) != len(joints):
@@ -403,10 +420,20 @@ class PI05WebSocketPolicy(PreTrainedPolicy):  # type: ignore[misc]  # LeRobot is
         exchanges = [
             remote.submit(observer(self._key_map, observation)()) for observation in observations
         ]
-        width = self.config.player_config(tick_source="calls", key_map=self._key_map).action_dim
-        chunks = [
-            read_actions(exchange.result(limit).value, action_dim=width) for exchange in exchanges
-        ]
+        config = self.config.player_config(tick_source=self._tick_source, key_map=self._key_map)
+        limits = Limits(config.limits, config.action_kind, config.control_hz)
+        chunks = []
+        for observation, exchange in zip(observations, exchanges, strict=True):
+            rows = read_actions(exchange.result(limit).value, action_dim=config.action_dim)
+            comparable = observation.state.shape == rows.shape[1:]
+            chunks.append(
+                bounded(
+                    rows,
+                    pose=observation.state if comparable and self._tick_source == "wall" else None,
+                    resume=config.resume if config.action_kind == "absolute" else None,
+                    limits=limits,
+                )
+            )
         if len({chunk.shape for chunk in chunks}) > 1:
             raise InvalidReply(
                 f"chunks of different shapes in one batch: {[c.shape for c in chunks]}"
@@ -462,23 +489,21 @@ class PI05WebSocketPolicy(PreTrainedPolicy):  # type: ignore[misc]  # LeRobot is
 
 
 def _listeners(
-    config: PI05WebSocketConfig, controls: Controls
-) -> list[RobotMetrics | RerunView | ControlPage | RunStatistics]:
-    """Return who is told what happens, besides the trace."""
-    found: list[RobotMetrics | RerunView | ControlPage | RunStatistics] = []
-    if config.control_port is not None:
-        found.append(ControlPage(config.control_port, controls))
-    if config.summary_file is not None:
-        found.append(RunStatistics(config.summary_file))
-    if config.metrics_port is not None:
-        found.append(RobotMetrics(config.metrics_port))
-    if config.rerun:
-        found.append(RerunView())
+    config: PI05WebSocketConfig, controls: Controls, opened: contextlib.ExitStack
+) -> list[Listener]:
+    """Return who is told what happens, besides the trace; `opened` closes them."""
+    made: list[
+        tuple[bool, Callable[[], RobotMetrics | RerunView | ControlPage | RunStatistics]]
+    ] = [
+        (config.control_port is not None, lambda: ControlPage(config.control_port or 0, controls)),
+        (config.summary_file is not None, lambda: RunStatistics(config.summary_file or "")),
+        (config.metrics_port is not None, lambda: RobotMetrics(config.metrics_port or 0)),
+        (config.rerun, RerunView),
+    ]
+    found: list[Listener] = []
+    for wanted, make in made:
+        if wanted:
+            listener = make()
+            opened.callback(listener.close)
+            found.append(listener)
     return found
-
-
-def _close(
-    *open_things: RemotePolicy | Trace | RobotMetrics | RerunView | ControlPage | RunStatistics,
-) -> None:
-    for thing in open_things:
-        thing.close()

@@ -92,11 +92,10 @@ class RtcChunks:
         self._told: set[str] = set()
 
     def reset(self) -> None:
-        """Begin a new episode: a chunk under way is dropped when it comes."""
+        """Begin a new episode: a chunk under way is dropped when it comes, and a stopped arm stays stopped."""
         with self._lock:
             self._episode += 1
             self._last = None
-            self._latched = False
             self._maybe_stale = self._asked > 0
 
     def resume(self) -> bool:

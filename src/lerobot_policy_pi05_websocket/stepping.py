@@ -21,6 +21,7 @@ from pi05_websocket.data import Float32Array, Observation
 from pi05_websocket.errors import InvalidReply
 from pi05_websocket.keymap import KeyMap
 from pi05_websocket.robot.controls import Controls, grant
+from pi05_websocket.robot.interface import check_joints
 from pi05_websocket.robot.player import ActionPlayer, PlayerConfig, Step
 from pi05_websocket.robot.ticks import RateMonitor, WallTicks
 from pi05_websocket.robot.trace import Trace
@@ -86,10 +87,16 @@ class Session:
         """One call at a time: an arm may be driven from a pool of threads, and reset from another."""
 
     def reset(self) -> None:
-        """Begin a new episode."""
+        """Begin a new episode, as LeRobot does by a timer too: what a person has stopped stays stopped."""
         with self._lock:
             for player in self._players:
+                latched = player.latched
                 player.start_episode()
+                if latched:
+                    player.stop()
+            if self._own_task is not None:
+                logger.info("new episode: the task is the caller's again")
+                self._own_task = None
             self._rate.restart()
             self._waited = False
 
@@ -113,6 +120,7 @@ class Session:
     def _step_on_the_clock(self, observation: RobotObservation) -> Step:
         if self._own_task is not None:
             observation = replace(observation, task=self._own_task)
+        check_joints(observation.state, self._key_map.joint_names)
         self._prepare([observation])
         observation = self._obey(observation)
         now = self._clock.now()

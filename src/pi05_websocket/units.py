@@ -26,7 +26,16 @@ import numpy.typing as npt
 from pi05_websocket.data import Float32Array
 from pi05_websocket.errors import ConfigError, ObservationError
 
-__all__ = ["UNIT_SYSTEMS", "JointUnits", "Unit", "UnitMap", "unit_map"]
+__all__ = [
+    "UNIT_SYSTEMS",
+    "JointUnits",
+    "Unit",
+    "UnitMap",
+    "checked_unit",
+    "in_unit",
+    "unit_in",
+    "unit_map",
+]
 
 Unit = Literal["degrees", "radians", "normalized", "percent", "fraction"]
 
@@ -68,10 +77,7 @@ class JointUnits:
         if not math.isfinite(self.offset):
             raise ConfigError(f"joint {self.name!r}: offset={self.offset}: must be a finite number")
         for unit in (self.robot, self.policy):
-            if unit not in get_args(Unit):
-                raise ConfigError(
-                    f"joint {self.name!r}: unknown unit {unit!r}; there are {', '.join(get_args(Unit))}"
-                )
+            checked_unit(unit, self.name)
         if self.range_degrees is not None and not self.range_degrees[0] < self.range_degrees[1]:
             raise ConfigError(
                 f"joint {self.name!r}: range {self.range_degrees}: expected low < high"
@@ -196,8 +202,8 @@ def unit_map(
         [
             JointUnits(
                 name=name,
-                robot=own[0].get(name) or _unit_in(robot, name),  # type: ignore[arg-type]
-                policy=own[1].get(name) or _unit_in(policy, name),  # type: ignore[arg-type]
+                robot=own[0].get(name) or unit_in(robot, name),  # type: ignore[arg-type]
+                policy=own[1].get(name) or unit_in(policy, name),  # type: ignore[arg-type]
                 sign=own[2].get(name, 1),  # type: ignore[arg-type]
                 offset=own[3].get(name, 0.0),  # type: ignore[arg-type]
                 range_degrees=ranges.get(name),
@@ -207,7 +213,29 @@ def unit_map(
     )
 
 
-def _unit_in(system: str, joint: str) -> str:
+def in_unit(range_degrees: tuple[float, float], unit: Unit) -> tuple[float, float]:
+    """Return a joint's range, known in degrees, in another unit."""
+    scale, offset = JointUnits(
+        name="joint", robot="degrees", policy=unit, range_degrees=range_degrees
+    ).line
+    low, high = range_degrees
+    return scale * low + offset, scale * high + offset
+
+
+def checked_unit(unit: str, joint: str) -> Unit:
+    """Return a unit that is one.
+
+    Raises:
+        ConfigError: It is none.
+    """
+    if unit not in get_args(Unit):
+        raise ConfigError(
+            f"joint {joint!r}: unknown unit {unit!r}; there are {', '.join(get_args(Unit))}"
+        )
+    return unit  # type: ignore[return-value]  # looked at above
+
+
+def unit_in(system: str, joint: str) -> str:
     """Return a joint's unit in a system; a plain unit is one for all joints."""
     known = UNIT_SYSTEMS.get(system)
     if known is not None:

@@ -64,6 +64,18 @@ def test_never_faster_and_never_elsewhere(speed: float, rows: int):
     assert made[-1, 0] == pytest.approx(rows, abs=1e-4)
 
 
+@given(speed=st.floats(0.05, 1.0), rows=st.integers(1, 12))
+def test_deltas_go_as_far_in_all(speed: float, rows: int):
+    """However the rows are cut, their sum is what the policy wanted, and each is the smaller."""
+    plan = np.ones((rows, 2), np.float32)
+
+    made = stretched(plan, speed, action_kind="delta", start=None)
+
+    assert made[:, 0].sum() == pytest.approx(rows, abs=1e-3)
+    assert made[:, 0].max() <= speed + 1e-4
+    assert (made[:, 1] == 1).all()
+
+
 @pytest.mark.parametrize("speed", [0.0, -1.0, 1.5, float("nan")])
 def test_only_slower(speed: float):
     """A policy's motion is never made faster."""

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -15,7 +16,7 @@ import pytest
 
 from pi05_websocket.chunks.seam import SeamConfig
 from pi05_websocket.cli import main
-from pi05_websocket.cli.run import RunCommand, words
+from pi05_websocket.cli.run import RunCommand, _signals_quit, words
 from pi05_websocket.errors import ConfigError
 from pi05_websocket.presets import preset
 from pi05_websocket.robot.runtime import RunSummary
@@ -88,6 +89,7 @@ def test_drives_an_arm_of_ones_own(arm, server: WebsocketPolicyServer, capsys, t
     code = main(
         [
             "run",
+            "--no-confirm",
             "--robot",
             "my_arm:Arm",
             "--url",
@@ -109,7 +111,19 @@ def test_drives_an_arm_of_ones_own(arm, server: WebsocketPolicyServer, capsys, t
 def test_images_are_sent_as_asked(arm, server: WebsocketPolicyServer, tmp_path: Path):
     """As JPEG although the server is near; the trace says so, and how many bytes that took."""
     words = ["--image-transport", "jpeg", "--jpeg-quality-floor", "90", "--trace", "t.jsonl"]
-    main(["run", "--robot", "my_arm:Arm", "--url", server.url, "--duration", "0.5", *words])
+    main(
+        [
+            "run",
+            "--no-confirm",
+            "--robot",
+            "my_arm:Arm",
+            "--url",
+            server.url,
+            "--duration",
+            "0.5",
+            *words,
+        ]
+    )
 
     lines = [json.loads(line) for line in (tmp_path / "t.jsonl").read_text().splitlines()]
     exchanges = [line for line in lines if line["kind"] == "exchange"]
@@ -172,7 +186,16 @@ def test_help_teaches(capsys):
 
 def test_units_are_shown_and_converted(arm, server: WebsocketPolicyServer, capsys):
     """The policy goes on by a radian a row, the arm by 57 degrees: as fast as it may."""
-    words = ["run", "--robot", "my_arm:Arm", "--url", server.url, "--duration", "1.0"]
+    words = [
+        "run",
+        "--no-confirm",
+        "--robot",
+        "my_arm:Arm",
+        "--url",
+        server.url,
+        "--duration",
+        "1.0",
+    ]
     units = ["--robot-units", "degrees", "--policy-units", "radians", "--max-velocity", "60"]
 
     assert main([*words, *units]) == 0
@@ -205,7 +228,16 @@ def test_shadow_mode_compares(arm, server: WebsocketPolicyServer, capsys):
     """The arm goes where the person says; the table says how the policy would have."""
     import my_arm
 
-    words = ["run", "--robot", "my_arm:Arm", "--url", server.url, "--duration", "2.0"]
+    words = [
+        "run",
+        "--no-confirm",
+        "--robot",
+        "my_arm:Arm",
+        "--url",
+        server.url,
+        "--duration",
+        "2.0",
+    ]
 
     assert main([*words, "--shadow", "my_arm:Leader"]) == 0
 
@@ -214,3 +246,66 @@ def test_shadow_mode_compares(arm, server: WebsocketPolicyServer, capsys):
     assert my_arm.Leader.closed == 1
     assert main([*words, "--shadow", "my_arm:Half"]) == 2
     assert "teleoperator 'my_arm:Half': expected get_action()" in capsys.readouterr().err
+
+
+def test_without_a_terminal_somebody_has_to_be_able_to_confirm(
+    arm, server: WebsocketPolicyServer, capsys
+):
+    """Nothing moves because nobody was there to be asked."""
+    assert main(["run", "--robot", "my_arm:Arm", "--url", server.url, "--duration", "1"]) == 2
+
+    assert "--no-confirm begins at once" in capsys.readouterr().err
+    assert arm.commands == []
+
+
+def test_a_calibration_bounds_every_target(tmp_path: Path):
+    """In the policy's units, the gripper's range too."""
+    key_map = preset("so101")
+    path = tmp_path / "my_arm.json"
+    path.write_text(
+        json.dumps({name: {"range_min": 1000, "range_max": 3000} for name in key_map.joint_names})
+    )
+    reach = 1000 * 360 / 4095
+
+    plain = RunCommand(calibration_file=path).player(key_map).limits
+    radians = RunCommand(calibration_file=path, policy_units="radians").player(key_map).limits
+
+    assert plain.low == pytest.approx([-reach] * 5 + [0.0])
+    assert plain.high == pytest.approx([reach] * 5 + [100.0])
+    assert radians.high == pytest.approx(np.radians([reach] * 6))
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"coast": float("inf")}, "coast=inf"),
+        ({"timeout": float("nan")}, "timeout=nan"),
+        ({"control_hz": float("inf")}, "control_hz=inf"),
+    ],
+)
+def test_impossible_durations_are_refused(settings: dict[str, float], told: str):
+    """With the setting's name."""
+    with pytest.raises(ConfigError, match=told):
+        RunCommand(**settings).player(preset("so101"))  # type: ignore[arg-type]
+
+
+def test_units_are_for_joint_targets():
+    """A speed of nothing must not become a position."""
+    with pytest.raises(ConfigError, match="this policy's actions are velocity"):
+        RunCommand(keymap="droid", robot_units="degrees", policy_units="radians").units(
+            preset("droid")
+        )
+
+
+def test_the_second_ctrl_c_ends_a_loop_that_hangs():
+    """The first one asks; a driver that hangs does not hear it."""
+    asked: list[bool] = []
+    with _signals_quit(lambda: asked.append(True)):
+        signal.raise_signal(signal.SIGINT)
+        assert asked == [True]
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+
+    with _signals_quit(lambda: asked.append(True)):
+        signal.raise_signal(signal.SIGTERM)
+    assert asked == [True, True]

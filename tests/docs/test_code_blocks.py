@@ -199,7 +199,7 @@ def test_an_arm_of_ones_own_is_driven_by_one_command(
     """`my_arm.py` is all that `pi05-websocket run` needs, from the folder it lies in."""
     (tmp_path / "my_arm.py").write_text(named_block(WITHOUT_LEROBOT, "my_arm.py"))
     program = str(Path(sys.executable).with_name("pi05-websocket"))
-    command = [program, "run", "--robot", "my_arm:MyArm"]
+    command = [program, "run", "--no-confirm", "--robot", "my_arm:MyArm"]
     where = ["--url", f"ws://127.0.0.1:{ramp.port}", "--max-velocity", "15"]
 
     done = subprocess.run(

@@ -30,17 +30,17 @@ from lerobot_policy_pi05_websocket.modeling_pi05_websocket import (  # noqa: E40
     PI05WebSocketPolicy,
 )
 from lerobot_policy_pi05_websocket.rtc_engine import bounded  # noqa: E402
-from lerobot_policy_pi05_websocket.safety import (  # noqa: E402
+from pi05_websocket.chunks.hold import HoldConfig  # noqa: E402
+from pi05_websocket.chunks.resume import ResumeConfig  # noqa: E402
+from pi05_websocket.cli import main  # noqa: E402
+from pi05_websocket.errors import ConfigError, ConnectionLost, ObservationError  # noqa: E402
+from pi05_websocket.robot.limits import Limits, LimitsConfig  # noqa: E402
+from pi05_websocket.robot.settings import (  # noqa: E402
     hold_config,
     joint_ranges,
     ranges_of_robot,
     resume_config,
 )
-from pi05_websocket.chunks.hold import HoldConfig  # noqa: E402
-from pi05_websocket.chunks.resume import ResumeConfig  # noqa: E402
-from pi05_websocket.cli import main  # noqa: E402
-from pi05_websocket.errors import ConfigError, ConnectionLost  # noqa: E402
-from pi05_websocket.robot.limits import Limits, LimitsConfig  # noqa: E402
 
 TURN = {"range_min": 1000, "range_max": 3000}
 REACH = 1000 * 360 / 4095
@@ -92,6 +92,7 @@ def test_named_limits_win_over_the_calibration(calibration: str):
         joint_limits={"elbow_flex.pos": [-45, 45]},
         calibration_file=calibration,
         joints=[f"{joint}.pos" for joint in JOINTS],
+        units=["degrees"] * 5 + ["percent"],
     )
 
     assert ranges is not None
@@ -102,10 +103,40 @@ def test_named_limits_win_over_the_calibration(calibration: str):
 
 def test_joints_without_a_limit_have_none():
     """Only what was named is limited; nothing named is no limit at all."""
-    only = joint_ranges(joint_limits={"b": [0, 1]}, calibration_file=None, joints=["a.pos", "b"])
+    only = joint_ranges(
+        joint_limits={"b": [0, 1]},
+        calibration_file=None,
+        joints=["a.pos", "b"],
+        units=["degrees", "degrees"],
+    )
 
     assert only == ((-np.inf, np.inf), (0, 1))
-    assert joint_ranges(joint_limits={}, calibration_file=None, joints=["a"]) is None
+    nothing = joint_ranges(joint_limits={}, calibration_file=None, joints=["a"], units=["degrees"])
+    assert nothing is None
+
+
+@pytest.mark.parametrize(
+    ("system", "pan", "gripper"),
+    [
+        ("", (-REACH, REACH), (0, 100)),
+        ("lerobot_normalized", (-100, 100), (0, 100)),
+        ("radians", (-math.radians(REACH), math.radians(REACH)), None),
+        ("radians_fraction", (-math.radians(REACH), math.radians(REACH)), (0, 1)),
+    ],
+)
+def test_a_calibration_in_the_robots_own_units(
+    system: str, pan: Any, gripper: Any, calibration: str
+):
+    """Whatever it is driven in, the range is the arm's."""
+    config = PI05WebSocketConfig(
+        robot_units=system, policy_units=system, calibration_file=calibration
+    )
+    limits = config.player_config(tick_source="wall", key_map=config.key_map()).limits
+
+    assert limits.low is not None
+    assert limits.high is not None
+    assert (limits.low[0], limits.high[0]) == pytest.approx(pan)
+    assert (limits.low[-1], limits.high[-1]) == pytest.approx(gripper or pan)
 
 
 @pytest.mark.parametrize(
@@ -118,6 +149,7 @@ def test_joints_without_a_limit_have_none():
         ({"hold_pose": "rest"}, "commanded, measured"),
         ({"coast": -1.0}, "coast=-1.0: must be 0 or more seconds"),
         ({"auto_resume": float("inf")}, "auto_resume=inf"),
+        ({"control_hz": float("inf")}, "control_hz=inf"),
         ({"resume_jump": 0.0}, "max_jump"),
         ({"resume_velocity": -3.0}, "max_velocity"),
         ({"max_velocity": 0.0}, "max_velocity"),
@@ -334,13 +366,89 @@ def test_slower_under_lerobot(served, closing):
     assert steps.max() < 0.9  # a loop that skips a row takes two of them
 
 
-@pytest.mark.parametrize("held_back", [{"dry_run": True}, {"confirm": True}, {"speed_scale": 0.5}])
+@pytest.mark.parametrize(
+    "held_back",
+    [{"dry_run": True}, {"confirm": True}, {"speed_scale": 0.5}, {"control_port": 0}],
+)
 def test_the_rtc_engine_cannot_look_first(held_back: dict[str, Any], closing):
     """Its queue hands rows to the arm that nobody has seen."""
     closing.append(make_policy(PI05WebSocketConfig(websocket_url="ws://127.0.0.1:1", **held_back)))
 
     with pytest.raises(ConfigError, match=r"--inference\.type=sync"):
         closing[-1].init_rtc_processor()
+    with pytest.raises(ConfigError, match="whole chunks are played by somebody else"):
+        closing[-1].predict_action_chunk(_batch(np.zeros((1, 6), np.float32)))
+
+
+def test_whole_chunks_keep_the_limits(served, closing):
+    """Whoever plays them: from row to row, from where the arm is."""
+    _, url = served(step=3.0)
+    config = PI05WebSocketConfig(
+        websocket_url=url, joint_limits={"elbow_flex": [-5, 5]}, max_velocity=30.0
+    )
+    closing.append(make_policy(config))
+
+    rows = closing[-1].predict_action_chunk(_batch(np.zeros((1, 6), np.float32)))[0].numpy()
+
+    assert rows[:4, 0].tolist() == pytest.approx([1, 2, 3, 4])
+    assert rows[:, 2].max() == 5
+
+
+def test_a_stopped_arm_stays_so_over_lerobots_resets(served, closing):
+    """`lerobot-rollout` begins episodes by a timer; nobody has looked at the arm then."""
+    _, url = served(step=1.0)
+    arm = FakeArm(FakeArmConfig())
+    arm.connect()
+    closing.append(make_policy(PI05WebSocketConfig(websocket_url=url, task="go")))
+    ours = closing[-1]
+
+    def ticks(count: int) -> None:
+        for _ in range(count):
+            arm.send_action(ours.select_action(raw(arm)))
+            time.sleep(1 / 30)
+
+    ticks(5)
+    ours._controls.change_task("something else")
+    ours._controls.pause()
+    ticks(2)
+    before = dict(arm.pose)
+    ours.reset()
+    ticks(10)
+    assert arm.pose == before
+
+    assert ours.resume()
+    ticks(20)
+    assert arm.pose["shoulder_pan.pos"] > before["shoulder_pan.pos"]
+
+
+def test_a_joint_that_is_no_number_ends_the_run(served, closing):
+    """At any tick, not only where a request is due: no limit could be kept."""
+    _, url = served(rows=50)
+    arm = FakeArm(FakeArmConfig())
+    arm.connect()
+    closing.append(make_policy(PI05WebSocketConfig(websocket_url=url, task="go")))
+    arm.send_action(closing[-1].select_action(raw(arm)))
+    arm.pose["elbow_flex.pos"] = math.nan
+
+    with pytest.raises(ObservationError, match="elbow_flex = nan"):
+        closing[-1].select_action(raw(arm))
+
+
+def test_a_port_that_is_taken_leaves_nothing_open(served, closing):
+    """So that the next try does not find its own page in the way."""
+    _, url = served()
+    with socket.create_server(("127.0.0.1", 0)) as taken, socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        ports = free.getsockname()[1], taken.getsockname()[1]
+        free.close()
+        config = PI05WebSocketConfig(
+            websocket_url=url, control_port=ports[0], metrics_port=ports[1]
+        )
+        ours = PI05WebSocketPolicy(config)
+        closing.append(ours)
+        for _ in range(2):
+            with pytest.raises(ConfigError, match=f"metrics_port={ports[1]}"):
+                ours.connect()
 
 
 def test_units_are_converted_both_ways(served, closing, caplog):

@@ -11,6 +11,7 @@ import pytest
 from pi05_websocket.chunks.hold import HoldConfig, HoldState
 from pi05_websocket.chunks.resume import ResumeConfig
 from pi05_websocket.data import Action
+from pi05_websocket.errors import NoValidAction
 from pi05_websocket.robot.causes import Cause
 from pi05_websocket.robot.commands import Commands, Step
 from pi05_websocket.robot.limits import LimitsConfig
@@ -54,6 +55,7 @@ class Arm:
         pose = None if measured is None else np.array(measured, np.float32)
         for _ in range(ticks):
             self.tick += 1
+            self.commands.machine.starved(self.tick)
             step = self.commands.fall_back(self.tick, pose, 2, DOWN)
         return step
 
@@ -174,8 +176,72 @@ class TestBegin:
 
         assert arm.row(5, [15, 0]).values.tolist() == PLAN[5].tolist()
 
+    def test_one_wild_row_does_not_make_a_jump_a_usual_step(self):
+        """A plan that is wrong is what the gentle beginning is for."""
+        arm = Arm()
+        wild = np.zeros((20, 2), np.float32)
+        wild[:2, 0] = 80.0
+
+        assert arm.row(0, [0.0, 0.0], plan=wild).values[0] == pytest.approx(80 / 30)
+
+
+class TestOwnership:
+    def test_a_driver_may_write_into_what_it_is_given(self):
+        """Degrees to radians in place, for example: what is held stays what was commanded."""
+        arm = Arm()
+        first = arm.row(3, [3, 6])
+        np.multiply(first.values, 0.5, out=first.values)
+        held = arm.none([3, 6])
+        np.multiply(held.values, 0.5, out=held.values)
+
+        assert arm.none([3, 6]).values.tolist() == PLAN[3].tolist()
+        assert PLAN[3].tolist() == [3.0, 6.0]
+
+    def test_a_driver_may_reuse_its_buffer(self):
+        """The held pose is the one of the first tick without a row, not the buffer's present one."""
+        arm = Arm(hold=HoldConfig(pose="measured"))
+        arm.row(3, [3, 6])
+        buffer = np.array([2.0, 5.0], np.float32)
+        for _ in range(3):
+            arm.tick += 1
+            arm.commands.machine.starved(arm.tick)
+            step = arm.commands.fall_back(arm.tick, buffer, 2, DOWN)
+            buffer -= 1
+
+        assert step.values.tolist() == [2, 5]
+
+
+class TestPerson:
+    @pytest.mark.parametrize("fallback", ["zero", "raise"])
+    def test_a_stopped_arm_holds_whatever_the_fallback(self, fallback: str):
+        """STOP is no motion to the middle of every range, and no end of the run."""
+        arm = Arm(fallback=fallback)
+        arm.row(3, [3, 6])
+        arm.commands.machine.stop(arm.tick)
+
+        step = arm.none([3, 6])
+
+        assert step.values.tolist() == [3, 6]
+        assert step.source == "hold"
+
 
 class TestLimits:
+    def test_limits_need_to_know_where_the_arm_is(self):
+        """Before the first command there is nothing else to compare with."""
+        arm = Arm(limits=LimitsConfig(max_step=(1.0,)))
+
+        with pytest.raises(NoValidAction, match="never measured"):
+            arm.row(0, None)
+        assert arm.row(0, [0, 0]).values.tolist() == [0, 0]
+
+    def test_time_without_commands_allows_no_larger_step(self):
+        """A servo makes a step at once, however long ago the last one was."""
+        arm = Arm(limits=LimitsConfig(max_velocity=(30.0,)))
+        arm.row(0, [0, 0])
+        arm.tick += 60
+
+        assert arm.row(19, [0, 0]).values[0] <= 1.0
+
     def test_the_last_word_is_the_limits(self):
         """They apply to rows on their way too."""
         arm = Arm(limits=LimitsConfig(max_velocity=(15.0,)))

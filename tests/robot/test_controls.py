@@ -52,6 +52,7 @@ OURS = {CONTROL_HEADER: "1"}
     [
         ("r", [Wish("resume")]),
         ("P nq", [Wish("pause"), Wish("pause"), Wish("episode"), Wish("quit")]),
+        ("RQN", []),  # moving and ending take the small letter
         ("xyz", []),
         ("tgo left\nr", [Wish("task", "go left"), Wish("resume")]),
         ("tgoo\x7f\r", [Wish("task", "go")]),
@@ -68,6 +69,19 @@ def test_keys(keys: str, wishes: list[Wish], controls: Controls):
     assert controls.take() == wishes
     assert controls.take() == []
     assert controls.typed is None
+
+
+def test_a_stop_is_never_crowded_out(controls: Controls):
+    """While the loop does not look, other wishes may be dropped."""
+    controls.pause()
+    for _ in range(2000):
+        controls.change_task("more")
+    controls.quit()
+    taken = controls.take()
+
+    assert taken[0] == Wish("pause")
+    assert taken[-1] == Wish("quit")
+    assert len(taken) < 1100
 
 
 def test_what_is_typed_can_be_shown(controls: Controls):
@@ -108,7 +122,7 @@ def test_a_new_task_over_the_page(page: ControlPage, controls: Controls):
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"{", b"[]", b"{}", b'{"task": 3}', b'{"task": " "}', b"x" * 5000]
+    "body", [b"", b"{", b"[]", b"{}", b'{"task": 3}', b'{"task": " "}', b"[" * 4000, b"x" * 5000]
 )
 def test_no_task_is_refused(body: bytes, page: ControlPage, controls: Controls):
     """With a sentence, whatever the bytes."""
@@ -148,6 +162,8 @@ def test_the_status_follows_the_trace(page: ControlPage):
     trace.write("state", state="stop", latched=True, cause="link_down")
     trace.write("tick", source="hold", cause="stopped")
     stopped = ask(page, "GET", "/status")[1]
+    trace.write("resumed")
+    resumed = ask(page, "GET", "/status")[1]
     trace.write("plan", far=[])
     trace.write("episode", episode=3)
     anew = page.status()
@@ -155,6 +171,8 @@ def test_the_status_follows_the_trace(page: ControlPage):
     assert (running["state"], running["task"], running["ticks"]) == ("run", "pick", 2)
     assert (running["round_trip_ms"], running["held"]) == (41.5, {"first_chunk": 1})
     assert (stopped["state"], stopped["latched"], stopped["cause"]) == ("stop", True, "stopped")
+    assert (resumed["state"], resumed["latched"]) == ("wait", False)
+    assert 0 <= resumed["age_s"] < 60
     assert (anew["state"], anew["held"], anew["plan"]) == ("wait", {}, {"far": []})
 
 

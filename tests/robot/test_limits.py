@@ -39,7 +39,8 @@ def apply(kind: str, config: dict[str, Any], **changed: Any) -> tuple[list[float
         ("absolute", {"low": (-1.0,)}, {}, [20, -1, 90], ("joint_limits",)),
         ("absolute", {"high": (5.0, 5.0, 100.0)}, {}, [5, -3, 90], ("joint_limits",)),
         ("absolute", {"max_step": (10.0,)}, {}, [10, -3, 60], ("max_step",)),
-        ("absolute", {"max_step": (10.0,)}, {"measured": None}, [20, -3, 90], ()),
+        # nobody knows how far it would be: no farther than before
+        ("absolute", {"max_step": (10.0,)}, {"measured": None}, [0, 0, 50], ("max_step",)),
         ("absolute", {"max_velocity": (50.0,)}, {}, [5, -3, 55], ("max_velocity",)),
         # a loop that was late by a tick may go twice as far
         ("absolute", {"max_velocity": (50.0,)}, {"ticks": 2}, [10, -3, 60], ("max_velocity",)),
@@ -80,6 +81,8 @@ def test_limits_by_kind(
         {"max_velocity": ()},
         {"max_step": (1.0, -1.0)},
         {"low": (1.0,), "high": (1.0,)},
+        {"low": (float("nan"),)},
+        {"high": ()},
         {"low": (0.0, 0.0), "high": (1.0, 1.0, 1.0)},
     ],
 )
@@ -123,12 +126,14 @@ def test_no_limit_stays_none(config: dict[str, Any], low: Any, high: Any):
 
 
 def test_angles_of_a_calibration_file():
-    """The gripper's too, and only of motors that are in it."""
-    found = angles_from_calibration(
-        {"gripper": {"range_min": 1000, "range_max": 3000}}, ["elbow", "gripper"]
-    )
+    """The gripper's too."""
+    read = {"gripper": {"range_min": 1000, "range_max": 3000}}
+
+    found = angles_from_calibration(read, ["gripper.pos"])
 
     assert found == {"gripper": pytest.approx((-1000 * 360 / 4095, 1000 * 360 / 4095))}
+    with pytest.raises(ConfigError, match="no motor 'elbow'; it has gripper"):
+        angles_from_calibration(read, ["elbow"])
 
 
 def test_as_many_limits_as_joints():
@@ -152,17 +157,28 @@ finite = st.floats(-1e4, 1e4, width=32)
 def test_speed_is_kept_whatever_is_wanted(
     values: np.ndarray, last: np.ndarray, measured: np.ndarray, speed: float, ticks: int
 ):
-    """From command to command no joint goes further than its speed allows, and never to a NaN."""
-    limits = Limits(
-        LimitsConfig(max_velocity=(speed,), max_step=(7.0,), low=(-100.0,), high=(100.0,)),
-        "absolute",
-        HZ,
-    )
+    """No joint goes further than its speed allows, but to stay near the arm; and never to a NaN."""
+    ranges = LimitsConfig(max_velocity=(speed,), max_step=(7.0,), low=(-100.0,), high=(100.0,))
 
-    out, _ = limits.apply(values, last=last, measured=measured, ticks=ticks)
+    out, _ = Limits(ranges, "absolute", HZ).apply(values, last=last, measured=measured, ticks=ticks)
 
+    slow = np.abs(out - last) <= speed / HZ * ticks * (1 + 1e-5) + 1e-2
+    at_its_reach = np.abs(np.abs(out - measured) - 7.0) < 1e-2
     assert np.isfinite(out).all()
-    assert (np.abs(out - last) <= speed / HZ * ticks * (1 + 1e-5) + 1e-2).all()
+    assert (slow | at_its_reach).all()
+    assert (np.abs(out - measured) <= 7.0 * (1 + 1e-5) + 1e-2).all()
+
+
+def test_what_is_held_gives_way_to_a_push():
+    """No farther from the arm than it may be; without such a limit it presses on."""
+    held, pushed = np.array([10.0], np.float32), np.array([30.0], np.float32)
+
+    soft = Limits(LimitsConfig(max_step=(5.0,)), "absolute", HZ)
+    stiff = Limits(LimitsConfig(), "absolute", HZ)
+
+    assert soft.hold(held, pushed) == (np.array([25.0]), ("max_step",))
+    assert stiff.hold(held, pushed) == (held, ())
+    assert (soft.needs_pose, stiff.needs_pose) == (True, False)
 
 
 CALIBRATION = {

@@ -141,25 +141,65 @@ class TestStop:
         assert "the plan begins 16 away from where the arm is" in caplog.text
         assert "in about 11 ticks" in caplog.text
 
-    @pytest.mark.parametrize("away", [4, 40])
-    def test_somebody_else_has_driven_meanwhile(self, away: int, caplog):
-        """A loop that stalls may have handed the arm to a person: from where it is now, at a bounded speed.
-
-        After more than `coast_ticks` the plan itself is dropped.
-        """
+    def test_a_stalled_loop_goes_on_from_where_the_arm_is(self):
+        """A few ticks: the plan goes on, approached from where somebody has pushed the arm."""
         loop = Loop(resume=ResumeConfig(max_velocity=(1.5,)))
         loop.step()
         loop.answer(0, 30)
         loop.steps(5)
         loop.pose = np.array([50.0], np.float32)
-        loop.tick += away
-        if away > 5:
-            assert loop.step() == 50  # held where it is now, until a fresh plan is there
-            assert "nobody asked for 4.1 s" in caplog.text
-            loop.answer(40, 30)
-            assert loop.steps(2) == [48.5, 47]
-        else:
-            assert loop.step() == 48.5
+        loop.tick += 4
+
+        assert loop.step() == 48.5
+
+    @pytest.mark.parametrize("state", ["wait", "run", "coast", "stop", "latched"])
+    @pytest.mark.parametrize("coast_ticks", [5, None])
+    def test_after_an_absence_nothing_of_before_counts(
+        self, state: str, coast_ticks: int | None, caplog
+    ):
+        """Nobody asked for commands for four seconds, a person drove: held where the arm is now, in any state.
+
+        Not the last command, not a chunk that was under way; and what is latched stays so.
+        """
+        hold = HoldConfig(coast_ticks=coast_ticks, auto_resume_ticks=100)
+        loop = Loop(hold=hold, resume=ResumeConfig(max_velocity=(1.5,)))
+        loop.step()
+        if state != "wait":
+            loop.answer(0, 30 if state == "run" else 5)
+            loop.steps(7 if state == "coast" else 5)
+        if state == "stop":
+            loop.steps(12)
+        if state == "latched":
+            loop.player.stop()
+            loop.step()
+        loop.pose = np.array([90.0], np.float32)
+        loop.tick += 40
+        late = loop.policy.exchanges[-1]
+        if not late.done():
+            late.answer([[5.0 + i] for i in range(30)])
+
+        assert loop.steps(2) == [90, 90]
+        assert "nobody asked for 4.1 s" in caplog.text
+        assert loop.player.latched == (state == "latched")
+        if state != "latched":
+            loop.answer(80, 30)
+            assert loop.steps(2) == [88.5, 87]
+
+    def test_after_a_resume_the_arm_is_held_where_it_is(self):
+        """A person let it go on after having moved it; limits do not pull it back to the old command either."""
+        limits = LimitsConfig(max_velocity=(10.0,), max_step=(5.0,))
+        loop = Loop(limits=limits)
+        loop.step()
+        loop.answer(0, 5)
+        loop.steps(4)
+        loop.player.stop()
+        loop.step()
+        loop.pose = np.array([60.0], np.float32)
+        loop.player.resume()
+
+        assert loop.step() == 60
+        loop.answer(60, 20)
+        assert loop.steps(2) == [60, 61]
 
     def test_a_seam_goes_on_from_what_was_really_commanded(self):
         """On the way to the plan the next chunk is joined to the command, not to the plan."""

@@ -3,9 +3,6 @@
 
 from __future__ import annotations
 
-import os
-import pty
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +13,6 @@ from pi05_websocket.chunks.hold import HoldConfig
 from pi05_websocket.errors import ConfigError, ConnectionLost
 from pi05_websocket.keymap import KeyMap, StatePart
 from pi05_websocket.robot.interface import RobotReading
-from pi05_websocket.robot.keyboard import Keyboard
 from pi05_websocket.robot.pacer import Pacer
 from pi05_websocket.robot.player import PlayerConfig
 from pi05_websocket.robot.runtime import Runtime
@@ -232,30 +228,3 @@ def test_pacer_needs_a_rate():
     """Zero hertz is a mistake."""
     with pytest.raises(ConfigError):
         Pacer(0.0, FakeClock())
-
-
-def test_keys_of_a_terminal(monkeypatch):
-    """One at a time, without Enter; the terminal is as it was afterwards."""
-    ours, theirs = pty.openpty()
-    with os.fdopen(theirs, "r") as terminal:
-        monkeypatch.setattr(sys, "stdin", terminal)
-        with Keyboard() as keyboard:
-            on, before = keyboard.on, keyboard.keys()
-            os.write(ours, b"r")
-            deadline = 1000
-            pressed = ""
-            while not pressed and deadline:
-                pressed, deadline = keyboard.keys(), deadline - 1
-        off = keyboard.on
-    os.close(ours)
-
-    assert (on, before, pressed, off) == (True, "", "r", False)
-
-
-def test_no_keys_without_a_terminal(monkeypatch):
-    """In a service, or in a test, there is nobody to press one."""
-    with open(os.devnull) as nothing:
-        monkeypatch.setattr(sys, "stdin", nothing)
-        with Keyboard() as keyboard:
-            assert keyboard.keys() == ""
-            assert repr(keyboard) == "<Keyboard off>"

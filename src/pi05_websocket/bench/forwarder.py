@@ -38,15 +38,21 @@ def forward(near: int, far: int, link: Link, seed: int, stop: int) -> dict[str, 
     """
     up, down = DelayLine(link, 2 * seed), DelayLine(link, 2 * seed + 1)
     ways = ((near, up, far), (far, down, near))
-    latest = 0.0
+    latest, refused = 0.0, 0
     while True:
         now = time.monotonic()
         for _, line, sink in ways:
             if line.next_at <= now:
                 latest = max(latest, now - line.next_at)
                 for packet in line.take(now):
-                    with contextlib.suppress(OSError):  # its end is gone
+                    try:
                         os.write(sink, packet)
+                    except (
+                        BlockingIOError
+                    ):  # the kernel's own queue is full: lost, and not by the link
+                        refused += 1
+                    except OSError:  # its end is gone
+                        pass
         left = min(up.next_at, down.next_at) - time.monotonic()
         readable, _, _ = select.select(
             [near, far, stop], [], [], min(max(0.0, left), _LONGEST_SLEEP_S)
@@ -59,6 +65,7 @@ def forward(near: int, far: int, link: Link, seed: int, stop: int) -> dict[str, 
     return {
         "up": {"carried": up.carried, "lost": up.lost, "dropped": up.dropped},
         "down": {"carried": down.carried, "lost": down.lost, "dropped": down.dropped},
+        "refused": refused,
         "latest_ms": round(1000 * latest, 3),
     }
 

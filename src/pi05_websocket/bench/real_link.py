@@ -15,6 +15,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 from dataclasses import asdict
 from types import TracebackType
 from typing import Any, Literal
@@ -33,6 +34,8 @@ PAUSE_S = 0.4
 """From a reply to the next observation when round trips are measured: about as long as an arm moves."""
 _STOP_S = 5.0
 """How long a process may take to end; one that is in the middle of an episode has nothing to lose."""
+_PATIENCE_S = 600.0
+"""How long one job may take: a hundred observations of a link that stalls."""
 _ROBOT, _SERVER = 1, 2
 _ONE_THREAD = ("LP_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
@@ -66,10 +69,15 @@ class _Process:
         """Return the next answer.
 
         Raises:
-            ConnectFailed: The process has ended; with its last words.
+            ConnectFailed: The process has ended; with its last words. Or it has said nothing for ten minutes.
         """
         assert self._process.stdout is not None
-        line = self._process.stdout.readline()
+        watch = threading.Timer(_PATIENCE_S, self._process.kill)
+        watch.start()
+        try:
+            line = self._process.stdout.readline()
+        finally:
+            watch.cancel()
         if not line:
             raise ConnectFailed(f"bench.{self._module} has ended: {self._last_words()}")
         return dict(json.loads(line))
@@ -97,7 +105,8 @@ class _Process:
         return said
 
     def _last_words(self) -> str:
-        self._process.wait(_STOP_S)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(_STOP_S)
         self._log.seek(0)
         words = self._log.read().decode(errors="replace").strip().splitlines()
         return words[-1] if words else f"exit code {self._process.returncode}"
@@ -208,6 +217,7 @@ class RealLink:
             end = _Process("real_end", json.dumps(facts), fds=(theirs.fileno(),))
             self._kept(end)
             theirs.close()
+            ours.settimeout(_PATIENCE_S)
             _, devices, _, _ = socket.recv_fds(ours, 8, 1)
         if not devices:
             end.read()  # raises, with the reason

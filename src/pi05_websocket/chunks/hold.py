@@ -93,6 +93,8 @@ class HoldMachine:
         self.state = HoldState.WAIT
         self.latched = False
         """Whether a person has to let the arm move again."""
+        self.by_person = False
+        """Whether a person has stopped it: then it holds, whatever the fallback."""
         self._since = 0
 
     def __repr__(self) -> str:
@@ -101,7 +103,7 @@ class HoldMachine:
     def start_episode(self) -> None:
         """Begin a new episode, which a person does: nothing is commanded yet, nothing is latched."""
         self.state = HoldState.WAIT
-        self.latched = False
+        self.latched = self.by_person = False
 
     def row(self) -> None:
         """Note that this tick has a row. Not to be called while latched."""
@@ -130,7 +132,7 @@ class HoldMachine:
         """Stop as a person does: latched until a person lets it go on."""
         if self.state not in (HoldState.COAST, HoldState.STOP):
             self._since = tick
-        self.state, self.latched = HoldState.STOP, True
+        self.state, self.latched, self.by_person = HoldState.STOP, True, True
 
     def resume(self) -> bool:
         """Let the arm move again, as a person does; say whether it was latched.

@@ -13,12 +13,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from pi05_websocket.chunks.seam import own_bounds
 from pi05_websocket.data import Float32Array
 from pi05_websocket.errors import ConfigError
 
 __all__ = ["Approach", "ResumeConfig"]
 
+_USUAL = 0.9
+"""Which of a plan's steps, by size, counts as its speed: not the largest, which a plan that is wrong has."""
+_MARGIN = 1.1
 _HANGS = 3.0
 """How many ticks of motion an arm may be from its target and still count as being there."""
 
@@ -29,7 +31,7 @@ class ResumeConfig:
 
     max_jump: tuple[float, ...] | None = None
     """How far from the present pose the first action may be to be executed as it is; None: as far as the
-    chunk itself moves in a tick, and a tenth more."""
+    chunk itself moves in nine of ten ticks, and a tenth more."""
 
     max_velocity: tuple[float, ...] | None = None
     """How much the command may change in a tick until it has caught up with the plan; None: the same, or more
@@ -62,6 +64,8 @@ class Approach:
 
     def __init__(self, config: ResumeConfig) -> None:
         self._config = config
+        self.origin: Float32Array | None = None
+        """Where motion began last, `(action_dim,)`: the command, or the pose where the arm is not near it."""
         self._at: Float32Array | None = None
         self._velocity: Float32Array | None = None
 
@@ -93,13 +97,14 @@ class Approach:
             measured: Where the joints are; None: not known.
         """
         self.cancel()
-        own = own_bounds(rows)[0].astype(np.float32)
+        own = _usual_step(rows)
         config = self._config
         jump = own if config.max_jump is None else np.asarray(config.max_jump, np.float32)
         pose = measured if commanded is None else commanded
         if commanded is not None and measured is not None:
             hangs = np.abs(commanded - measured) <= _HANGS * np.maximum(jump, own)
             pose = commanded if hangs.all() else measured
+        self.origin = pose
         if pose is None:
             return 0.0
         off = np.abs(rows[row] - pose)
@@ -119,7 +124,7 @@ class Approach:
             rows: The chunk that is executed now, `(H, action_dim)`.
         """
         if self._velocity is not None and self._config.max_velocity is None:
-            self._velocity = np.maximum(self._velocity, own_bounds(rows)[0].astype(np.float32))
+            self._velocity = np.maximum(self._velocity, _usual_step(rows))
 
     def ticks(self, target: Float32Array) -> int:
         """Return how many ticks the way to a plan that stands still would take."""
@@ -144,3 +149,11 @@ class Approach:
     def cancel(self) -> None:
         """Forget the way: the arm stands still, or follows the plan."""
         self._at = self._velocity = None
+
+
+def _usual_step(rows: Float32Array) -> Float32Array:
+    """Return how far each joint goes in nine of ten ticks at most, and a tenth more; nothing with one row."""
+    if len(rows) < 2:
+        return np.zeros(rows.shape[1], np.float32)
+    steps = np.abs(np.diff(rows, axis=0))
+    return np.asarray(_MARGIN * np.quantile(steps, _USUAL, axis=0), np.float32)

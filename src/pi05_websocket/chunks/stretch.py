@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import numpy.typing as npt
 
 from pi05_websocket.data import ActionKind, Float32Array
 from pi05_websocket.errors import ConfigError
@@ -54,13 +55,25 @@ def stretched(
     first = 0.0 if start is None else 1.0
     positions = np.minimum(speed * np.arange(1, rows + 1) - 1.0 + first, len(way) - 1.0)
     if action_kind != "absolute":
-        nearest = np.ceil(np.maximum(positions - first, 0.0) - 1e-9).astype(int)
-        made: Float32Array = actions[np.minimum(nearest, len(actions) - 1)].copy()
+        ends = np.minimum(speed * np.arange(1, rows + 1), float(len(actions)))
+        nearest = np.minimum(np.ceil(ends - 1e-9).astype(int) - 1, len(actions) - 1)
+        made: Float32Array = actions[nearest].copy()
         if action_kind != "torque":
-            made[:, :-1] *= speed
+            # Whatever share of the rows a tick covers, the last one less: their sum stays what it was.
+            made[:, :-1] = _covered(actions[:, :-1], ends)
         return made
     at = np.maximum(positions, 0.0)
     below = np.floor(at).astype(int)
     above = np.minimum(below + 1, len(way) - 1)
     share = (at - below)[:, None]
     return np.asarray((1 - share) * way[below] + share * way[above], np.float32)
+
+
+def _covered(rows: Float32Array, ends: npt.NDArray[np.float64]) -> Float32Array:
+    """Return the sums of the shares of rows between one end and the next, `(len(ends), n)`."""
+    total = np.concatenate(
+        [np.zeros((1, rows.shape[1])), np.cumsum(rows, axis=0, dtype=np.float64)]
+    )
+    below = np.minimum(np.floor(ends).astype(int), len(rows) - 1)
+    upto = total[below] + (ends - below)[:, None] * rows[below]
+    return np.diff(upto, axis=0, prepend=0.0).astype(np.float32)

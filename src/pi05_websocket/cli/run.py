@@ -17,8 +17,7 @@ import numpy as np
 import tyro
 
 from pi05_websocket.chunks.config import SchedulerConfig
-from pi05_websocket.chunks.hold import Fallback, HoldConfig, HoldPose
-from pi05_websocket.chunks.resume import ResumeConfig
+from pi05_websocket.chunks.hold import Fallback, HoldPose
 from pi05_websocket.chunks.seam import SeamConfig
 from pi05_websocket.cli import EXIT_FAILED, EXIT_OK
 from pi05_websocket.client import ConnectionConfig, RemotePolicy
@@ -28,17 +27,22 @@ from pi05_websocket.data import Float32Array
 from pi05_websocket.errors import ConfigError
 from pi05_websocket.keymap import KeyMap
 from pi05_websocket.presets import preset
-from pi05_websocket.robot.calibration import read_calibration
 from pi05_websocket.robot.control_page import ControlPage
 from pi05_websocket.robot.controls import KEYS, Controls
 from pi05_websocket.robot.interface import Robot, RobotReading, Teleoperator
 from pi05_websocket.robot.keyboard import Keyboard
-from pi05_websocket.robot.limits import LimitsConfig, angles_from_calibration
 from pi05_websocket.robot.player import PlayerConfig
 from pi05_websocket.robot.runtime import RunSummary, Runtime
+from pi05_websocket.robot.settings import (
+    UnitSettings,
+    hold_config,
+    joint_ranges,
+    limits_config,
+    resume_config,
+)
 from pi05_websocket.robot.trace import Trace
 from pi05_websocket.server.loading import load_object
-from pi05_websocket.units import UnitMap, unit_map
+from pi05_websocket.units import UnitMap
 
 __all__ = ["RunCommand", "SimulatedRobot", "run"]
 
@@ -84,7 +88,7 @@ class RunCommand:
     """The same for the policy; empty: the key map's."""
 
     calibration_file: Path | None = None
-    """LeRobot's calibration of the arm, where units need its ranges."""
+    """LeRobot's calibration of the arm: no target leaves its ranges, and units can be converted by them."""
 
     control_hz: float = 30.0
     """Ticks per second; the rate the policy was trained at."""
@@ -130,7 +134,7 @@ class RunCommand:
     """Show what the policy would do beside where the arm is; move nothing."""
 
     confirm: bool = True
-    """Show the first plan and wait for r before an arm moves; where there is a terminal or a control port."""
+    """Show the first plan and wait for r, or the control port, before an arm moves."""
 
     control_port: int | None = None
     """Port of a page here that stops the arm and lets it go on; also for `pi05-websocket control`."""
@@ -149,32 +153,33 @@ class RunCommand:
 
     def units(self, key_map: KeyMap) -> UnitMap | None:
         """Return what is converted between robot and policy; None where nothing is."""
-        if not self.robot_units and not self.policy_units:
-            return None
-        ranges = {}
-        if self.calibration_file is not None:
-            read = read_calibration(self.calibration_file)
-            ranges = angles_from_calibration(read, key_map.joint_names)
-        robot = self.robot_units or "lerobot"
-        made = unit_map(
+        return self._unit_settings().unit_map(
             key_map.joint_names,
-            robot=robot,
-            policy=self.policy_units or key_map.unit_system or robot,
-            ranges_degrees=ranges,
+            known=key_map.unit_system,
+            joint_limits={},
+            calibration_file=self.calibration_file,
+            action_kind=key_map.action_kind,
         )
-        return None if made.identity else made
+
+    def _unit_settings(self) -> UnitSettings:
+        return UnitSettings(robot_units=self.robot_units, policy_units=self.policy_units)
 
     def player(self, key_map: KeyMap) -> PlayerConfig:
         """Return these settings as the player's, in the policy's units."""
         hz, absolute = self.control_hz, key_map.action_kind == "absolute"
-        if not hz > 0:
-            raise ConfigError(f"control_hz={hz}: must be more than 0")
+        if not 0 < hz < float("inf"):
+            raise ConfigError(f"control_hz={hz}: must be a number above 0")
+        if not 0 < self.timeout < float("inf"):
+            raise ConfigError(f"timeout={self.timeout}: must be a number of seconds above 0")
         joined = "blend" if absolute else "replace"
         units = self.units(key_map)
-        limits = LimitsConfig(
-            max_velocity=None if self.max_velocity is None else (self.max_velocity,),
-            max_step=None if self.max_step is None else (self.max_step,),
+        ranges = joint_ranges(
+            joint_limits={},
+            calibration_file=self.calibration_file,
+            joints=key_map.joint_names,
+            units=self._unit_settings().robot_side(key_map.joint_names),
         )
+        limits = limits_config(ranges, max_velocity=self.max_velocity, max_step=self.max_step)
         return PlayerConfig(
             scheduler=SchedulerConfig(
                 action_horizon=self.action_horizon,
@@ -183,12 +188,13 @@ class RunCommand:
             ),
             fallback=self.fallback,
             action_kind=key_map.action_kind,
-            hold=HoldConfig(
+            hold=hold_config(
                 pose=self.hold_pose,
-                coast_ticks=round(self.coast * hz),
-                auto_resume_ticks=round(self.auto_resume * hz),
+                coast=self.coast,
+                auto_resume=self.auto_resume,
+                control_hz=hz,
             ),
-            resume=ResumeConfig(max_ticks=max(1, round(hz))),
+            resume=resume_config(jump=None, velocity=None, control_hz=hz),
             limits=limits if units is None else limits.converted(units.scale, units.offset),
             action_dim=key_map.action_dim,
             use_rtc=self.seam in ("auto", "rtc"),
@@ -259,7 +265,11 @@ def run(argv: list[str]) -> int:
     ):
         if keyboard.on:
             print(KEYS, flush=True)
-        if command.confirm and command.robot != "sim" and (keyboard.on or listeners):
+        if command.confirm and command.robot != "sim" and not command.dry_run:
+            if not keyboard.on and not listeners:
+                raise ConfigError(
+                    "confirming takes a terminal, or --control-port; --no-confirm begins at once"
+                )
             player = replace(player, confirm=True)
         runtime = Runtime(
             robot,
@@ -274,7 +284,7 @@ def run(argv: list[str]) -> int:
             how_to_resume=_how_to_resume(command.control_port, keys=keyboard.on),
             teleoperator=teleoperator,
         )
-        with _ctrl_c_quits(runtime.controls.quit):
+        with _signals_quit(runtime.controls.quit):
             summary = runtime.run(command.duration)
     if teleoperator is not None:
         print(runtime.shadow.table())
@@ -344,12 +354,18 @@ def _how_to_resume(port: int | None, *, keys: bool) -> str:
 
 
 @contextlib.contextmanager
-def _ctrl_c_quits(quit_: Callable[[], None]) -> Iterator[None]:
-    """Let Ctrl-C end the loop between two ticks instead of in the middle of one."""
+def _signals_quit(quit_: Callable[[], None]) -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM end the loop between two ticks; the second one ends it wherever it hangs."""
     import signal
 
-    before = signal.signal(signal.SIGINT, lambda *_: quit_())
+    def once(number: int, _frame: object) -> None:
+        quit_()
+        signal.signal(number, signal.default_int_handler)
+
+    chosen = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, once) for number in chosen]
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in zip(chosen, before, strict=True):
+            signal.signal(number, handler)

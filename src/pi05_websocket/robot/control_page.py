@@ -10,7 +10,10 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import sys
 import threading
+import time
 from collections import Counter
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -50,6 +53,7 @@ class ControlPage:
         self._facts: dict[str, Any] = {"state": "wait", "latched": False, "cause": None}
         self._held: Counter[str] = Counter()
         self._ticks = 0
+        self._ticked_at: float | None = None
         try:
             self._server = _Server(port, self)
         except OSError as exc:
@@ -78,7 +82,8 @@ class ControlPage:
     def status(self) -> dict[str, Any]:
         """Return how the robot is."""
         with self._lock:
-            return {**self._facts, "ticks": self._ticks, "held": dict(self._held)}
+            age = None if self._ticked_at is None else round(time.monotonic() - self._ticked_at, 2)
+            return {**self._facts, "age_s": age, "ticks": self._ticks, "held": dict(self._held)}
 
     def want(self, name: WishName, text: str) -> None:
         """Pass on a wish."""
@@ -90,6 +95,7 @@ class ControlPage:
     def _take(self, kind: str, facts: dict[str, Any]) -> None:
         if kind == "tick":
             self._ticks += 1
+            self._ticked_at = time.monotonic()
             self._facts["source"] = facts["source"]
             cause = facts.get("cause")
             if cause is not None:
@@ -106,6 +112,8 @@ class ControlPage:
             self._held.clear()
             self._ticks = 0
             self._facts |= {"episode": facts["episode"], "state": "wait", "latched": False}
+        elif kind in ("resumed", "confirmed"):
+            self._facts |= {"state": "wait", "latched": False, "plan": None}
         elif kind == "plan":
             self._facts["plan"] = facts
         elif kind == "task":
@@ -114,12 +122,17 @@ class ControlPage:
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
-    # Else a robot that is started again at once finds its own port taken.
-    allow_reuse_address = True
+    # Else a robot that is started again at once finds its own port taken. On Windows it would let two programs
+    # share the port, and STOP go to either.
+    allow_reuse_address = os.name == "posix"
 
     def __init__(self, port: int, page: ControlPage) -> None:
         self.page = page
         super().__init__((_HOST, port), _Handler)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say at DEBUG that a client hung up, or sent what no client sends."""
+        logger.debug("control page: a request failed: %r", sys.exc_info()[1])
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -169,13 +182,14 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _task(self) -> str | None:
         length = self.headers.get("Content-Length", "")
-        if not length.isascii() or not length.isdigit() or int(length) > _MOST_BYTES:
+        few = len(length) <= len(str(_MOST_BYTES)) and length.isascii() and length.isdigit()
+        if not few or int(length) > _MOST_BYTES:
             self._say(HTTPStatus.BAD_REQUEST, {"error": f"expected at most {_MOST_BYTES} bytes"})
             return None
         try:
             read = json.loads(self.rfile.read(int(length)))
             task = read["task"]
-        except (ValueError, KeyError, TypeError, OSError):
+        except (ValueError, KeyError, TypeError, OSError, RecursionError):
             task = None
         if not isinstance(task, str) or not task.strip():
             self._say(HTTPStatus.BAD_REQUEST, {"error": 'expected {"task": "what to do"}'})

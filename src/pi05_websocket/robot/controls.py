@@ -6,7 +6,6 @@ In: wishes. Out: the same, oldest first, when the control loop looks: nothing ha
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -24,10 +23,12 @@ WISHES: tuple[WishName, ...] = get_args(WishName)
 _BY_KEY: dict[str, WishName] = {
     "r": "resume",
     "p": "pause",
+    "P": "pause",
     " ": "pause",
     "n": "episode",
     "q": "quit",
 }
+_MOST = 1000
 _LONGEST_TASK = 1000
 _ENTER, _ESCAPE, _BACKSPACE = "\r\n", "\x1b", "\x08\x7f"
 
@@ -45,8 +46,8 @@ class Controls:
     """Collects wishes; the control loop takes them at its next tick."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._wanted: deque[Wish] = deque(maxlen=64)
+        # A deque's ends need no lock, and a signal handler that waits for one waits for ever.
+        self._wanted: deque[Wish] = deque()
         self._typed: str | None = None
         """The task that is being typed; None while keys are commands."""
 
@@ -80,8 +81,8 @@ class Controls:
         self.want("quit")
 
     def want(self, name: WishName, text: str = "") -> None:
-        """Add a wish."""
-        with self._lock:
+        """Add a wish. While the loop does not look, all but stopping and ending is dropped after a thousand."""
+        if len(self._wanted) < _MOST or name in ("pause", "quit"):
             self._wanted.append(Wish(name, text))
 
     def press(self, keys: str) -> None:
@@ -89,16 +90,16 @@ class Controls:
         for key in keys:
             if self._typed is not None:
                 self._type(key)
-            elif key.lower() == "t":
+            elif key == "t":
                 self._typed = ""
-            elif key.lower() in _BY_KEY:
-                self.want(_BY_KEY[key.lower()])
+            elif key in _BY_KEY:
+                self.want(_BY_KEY[key])
 
     def take(self) -> list[Wish]:
         """Return what was wanted since the last call, oldest first."""
-        with self._lock:
-            taken = list(self._wanted)
-            self._wanted.clear()
+        taken = []
+        while self._wanted:
+            taken.append(self._wanted.popleft())
         return taken
 
     def _type(self, key: str) -> None:

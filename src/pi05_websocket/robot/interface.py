@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -11,9 +11,17 @@ import numpy as np
 import numpy.typing as npt
 
 from pi05_websocket.data import Float32Array, Observation, ServerMetadata
-from pi05_websocket.errors import DeadlineExceeded, Pi05WebsocketError
+from pi05_websocket.errors import DeadlineExceeded, ObservationError, Pi05WebsocketError
 
-__all__ = ["PendingExchange", "PendingReply", "RequestPolicy", "Robot", "RobotReading"]
+__all__ = [
+    "PendingExchange",
+    "PendingReply",
+    "RequestPolicy",
+    "Robot",
+    "RobotReading",
+    "Teleoperator",
+    "check_joints",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +91,19 @@ class PendingExchange(Protocol):
 
     def result(self, timeout: float | None = None) -> PendingReply:
         """Return the reply or raise why there is none."""
+
+
+def check_joints(joints: Float32Array, names: Sequence[str] = ()) -> None:
+    """Refuse joints that are no numbers: no limit could be kept, and no pose held.
+
+    Raises:
+        ObservationError: With the first such joint's name.
+    """
+    wrong = np.flatnonzero(~np.isfinite(joints))
+    if len(wrong):
+        first = int(wrong[0])
+        name = names[first] if first < len(names) else f"joint {first}"
+        raise ObservationError("state", "finite joint positions", f"{name} = {joints[first]}")
 
 
 class Teleoperator(Protocol):

@@ -7,10 +7,18 @@ In: a terminal. Out: the keys pressed since the last look. Where standard input 
 from __future__ import annotations
 
 import importlib
+import os
+import re
 import sys
 from typing import Any
 
 __all__ = ["Keyboard"]
+
+
+_AT_ONCE = 1024
+_NO_CHARACTER = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|O.|[^\x1b])")
+"""What terminals send for function keys, arrows and Alt: an escape and more. Their letters are no commands."""
+_WINDOWS_PREFIXES = ("\x00", "\xe0")
 
 
 class Keyboard:
@@ -49,19 +57,27 @@ class Keyboard:
         self._unix = self._windows = None
 
     def keys(self) -> str:
-        """Return what was pressed since the last call."""
-        pressed = ""
-        while self._pressed():
-            key = sys.stdin.read(1) if self._windows is None else str(self._windows.getwch())
-            if not key:  # the terminal is gone
-                break
-            pressed += key
-        return pressed
-
-    def _pressed(self) -> bool:
+        """Return what was pressed since the last call; keys that are no characters are left out."""
         if self._windows is not None:
-            return bool(self._windows.kbhit())
+            return self._keys_of_windows()
         if self._unix is None:
-            return False
+            return ""
         _, select = self._unix
-        return bool(select.select([sys.stdin], [], [], 0)[0])
+        # Past Python's own buffer: `select` does not see into it, and a stop would wait for another key.
+        source, pressed = sys.stdin.fileno(), b""
+        while select.select([source], [], [], 0)[0]:
+            read = os.read(source, _AT_ONCE)
+            pressed += read
+            if len(read) < _AT_ONCE:  # all of it, or the terminal is gone
+                break
+        return _NO_CHARACTER.sub("", pressed.decode(errors="ignore"))
+
+    def _keys_of_windows(self) -> str:
+        pressed = ""
+        while self._windows.kbhit():
+            key = str(self._windows.getwch())
+            if key in _WINDOWS_PREFIXES:
+                self._windows.getwch()  # which function key it was
+            else:
+                pressed += key
+        return pressed

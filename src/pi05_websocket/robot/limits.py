@@ -43,6 +43,10 @@ class LimitsConfig:
     """How far a target may be from where the joint is measured; LeRobot's `max_relative_target`."""
 
     def __post_init__(self) -> None:
+        for name in ("low", "high"):
+            bound = getattr(self, name)
+            if bound is not None and (not bound or np.isnan(bound).any()):
+                raise ConfigError(f"joint limits: {name}={bound}: expected numbers")
         for name in ("max_velocity", "max_step"):
             bound = getattr(self, name)
             if bound is not None and not (bound and all(value > 0 for value in bound)):
@@ -126,17 +130,32 @@ class Limits:
             ticks: Ticks since `last` was commanded.
         """
         named: list[str] = []
-        # The range first: an arm that is outside of it comes back no faster than the others allow.
+        # The range first: an arm that is outside of it comes back no faster than the others allow. The step
+        # last: it bounds the force, also where an old command is far from the arm.
         ranged = self._in_range(values)
-        near = self._near(ranged, measured)
-        slow = self._slow(near, measured if last is None else last, max(1, ticks))
-        steps = (values, ranged, near, slow)
+        slow = self._slow(ranged, measured if last is None else last, max(1, ticks))
+        near = self._near(slow, measured, last)
+        steps = (values, ranged, slow, near)
         for name, before, after in zip(
-            ("joint_limits", "max_step", "max_velocity"), steps, steps[1:], strict=False
+            ("joint_limits", "max_velocity", "max_step"), steps, steps[1:], strict=False
         ):
             if not np.array_equal(before, after):
                 named.append(name)
-        return slow, tuple(named)
+        return near, tuple(named)
+
+    def hold(
+        self, values: Float32Array, measured: Float32Array | None
+    ) -> tuple[Float32Array, tuple[str, ...]]:
+        """Return a target that is held, no farther from the arm than it may be: the arm gives way to a push."""
+        near = self._near(values, measured, values)
+        return near, () if np.array_equal(values, near) else ("max_step",)
+
+    @property
+    def needs_pose(self) -> bool:
+        """Whether a bound compares with where the arm is."""
+        return self._absolute and not (
+            self.config.max_step is None and self.config.max_velocity is None
+        )
 
     def _in_range(self, values: Float32Array) -> Float32Array:
         low, high = self.config.low, self.config.high
@@ -148,10 +167,14 @@ class Limits:
             np.inf if high is None else np.asarray(high, np.float32),
         ).astype(np.float32)
 
-    def _near(self, values: Float32Array, measured: Float32Array | None) -> Float32Array:
+    def _near(
+        self, values: Float32Array, measured: Float32Array | None, last: Float32Array | None
+    ) -> Float32Array:
         reach = self.config.max_step
-        if not self._absolute or reach is None or measured is None:
+        if not self._absolute or reach is None:
             return values
+        if measured is None:  # it cannot be said how far it would be: no farther than before
+            return values if last is None else last
         return _within(values, measured, np.asarray(reach, np.float32))
 
     def _slow(self, values: Float32Array, start: Float32Array | None, ticks: int) -> Float32Array:
@@ -195,12 +218,17 @@ def angles_from_calibration(
     Raises:
         ConfigError: A joint is missing, or has no range.
     """
-    # Only the name makes the gripper a share of its range there.
-    return {
-        joint: ranges_from_calibration({"joint": calibration.get(joint, {})}, ["joint"])[0]
-        for joint in joints
-        if joint in calibration
-    }
+    found = {}
+    for joint in joints:
+        name = joint.removesuffix(".pos")
+        entry = calibration.get(name)
+        if entry is None:
+            raise ConfigError(
+                f"the calibration has no motor {name!r}; it has {', '.join(calibration) or 'none'}"
+            )
+        # Only its name makes the gripper a share of its range there.
+        found[name] = ranges_from_calibration({"joint": entry}, ["joint"])[0]
+    return found
 
 
 def ranges_from_calibration(

@@ -61,6 +61,9 @@ RETRY_FIRST_S = 0.1
 RETRY_MAX_S = 1.0
 """Waits between requests that keep failing; they double from the first to the last."""
 
+_ABSENCE_TICKS = 30
+"""Ticks after which nobody knows where the arm is, where no `coast_ticks` say so."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlayerConfig:
@@ -162,6 +165,7 @@ class ActionPlayer:
             control_hz=config.control_hz,
             stall_ticks=config.scheduler.max_skip_ticks + 1,
         )
+        self._stall_ticks = config.scheduler.max_skip_ticks + 1
         self._tick = 0
         self.ticks = 0
         """Commanded ticks of this episode."""
@@ -236,6 +240,7 @@ class ActionPlayer:
             return True
         if not self._commands.machine.resume():
             return False
+        self._commands.forget_pose()
         self._retry_at = 0.0
         self._outage.resumed()
         return True
@@ -290,9 +295,10 @@ class ActionPlayer:
             self._report(pending.exchange.late())
 
     def _notice_absence(self, tick: int) -> None:
-        """Drop what was planned before a time in which nobody asked for commands: a person may have driven."""
-        longest = self.config.hold.coast_ticks
-        if longest is None or self.state is not HoldState.RUN or tick - self._tick <= longest + 1:
+        """Forget what was planned and commanded before nobody asked for a while: a person may have driven."""
+        coast_ticks = self.config.hold.coast_ticks
+        longest = max(self._stall_ticks, _ABSENCE_TICKS if coast_ticks is None else coast_ticks)
+        if self.ticks == 0 or tick - self._tick <= longest + 1:
             return
         logger.warning(
             "%snobody asked for %.1f s: what was planned is dropped, a fresh observation is sent",
@@ -300,7 +306,8 @@ class ActionPlayer:
             (tick - self._tick) / self.config.control_hz,
         )
         self._drop_plans()
-        self._commands.start_episode()  # nor is the last command where the arm is
+        self._commands.forget_pose()
+        self.rehearsal.start_episode()
 
     def _drop_plans(self) -> None:
         """Let only a plan from here and now move the arm again."""
@@ -434,7 +441,9 @@ class ActionPlayer:
         """Return the measured pose if it can be compared with an action: finite, and as wide."""
         if measured is None or not np.isfinite(measured).all():
             return None
-        return measured if self._action_dim in (None, len(measured)) else None
+        if self._action_dim not in (None, len(measured)):
+            return None
+        return measured.copy()  # the driver's buffer, perhaps
 
     def _prepared(self, actions: Float32Array, observed: Float32Array | None) -> Float32Array:
         """Return the rows as they are to be executed; in a dry run, show them."""
@@ -450,13 +459,14 @@ class ActionPlayer:
     def _fall_back(self, tick: int, measured: Float32Array | None) -> Step:
         cause = find_cause(self._situation())
         machine = self._commands.machine
-        before = (machine.state, machine.latched)
         self.held_by_cause[cause.name] += 1
         self._outage.held_tick(cause)
-        step = self._commands.fall_back(tick, measured, self._action_dim, cause)
-        if (machine.state, machine.latched) != before:
+        # Before anything can go wrong: what the pause has come to holds even for a caller that catches errors.
+        if machine.starved(tick):
             self._changed(cause, machine.held_ticks(tick))
-        return step
+        return self._commands.fall_back(
+            tick, measured, self._action_dim, cause, hold=self.rehearsal.dry
+        )
 
     def _changed(self, cause: Cause, held_ticks: int) -> None:
         """React to a new state without rows."""

@@ -19,7 +19,7 @@ from pi05_websocket.clock import SYSTEM_CLOCK, Clock
 from pi05_websocket.keymap import KeyMap
 from pi05_websocket.robot.causes import CauseName
 from pi05_websocket.robot.controls import Controls, grant
-from pi05_websocket.robot.interface import RequestPolicy, Robot, Teleoperator
+from pi05_websocket.robot.interface import RequestPolicy, Robot, Teleoperator, check_joints
 from pi05_websocket.robot.pacer import Pacer
 from pi05_websocket.robot.player import ActionPlayer, PlayerConfig
 from pi05_websocket.robot.shadow import Shadow
@@ -150,6 +150,7 @@ class Runtime:
     def _tick(self, tick: int) -> None:
         player, key_map = self.player, self._key_map
         seen, units = self._robot.get_observation(), self._units
+        check_joints(seen.joints, key_map.joint_names)
         joints = seen.joints if units is None else units.to_policy(seen.joints)
         player.collect(tick)
         player.ask(tick, lambda: key_map.observation(seen.images, joints, self._task), joints)

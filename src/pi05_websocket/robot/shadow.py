@@ -8,6 +8,7 @@ sign, one that is off by a constant the wrong zero, one that moves too much or t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -20,7 +21,7 @@ __all__ = ["JointComparison", "Shadow"]
 
 _FEWEST = 30
 """Ticks below which nothing can be said."""
-_STILL = 1e-6
+_STILL = 1e-3
 _SAME_WAY, _OTHER_WAY = 0.5, -0.5
 _SCALE = 3.0
 """How many times larger or smaller a motion has to be to look like another unit."""
@@ -64,13 +65,14 @@ class Shadow:
 
     def __init__(self, names: Sequence[str] = ()) -> None:
         self._names = tuple(names)
-        self._person: list[npt.NDArray[np.float64]] = []
-        self._policy: list[npt.NDArray[np.float64]] = []
+        self._sums: npt.NDArray[np.float64] | None = None
+        """Of person, policy, their squares, their product, and their distance, `(6, joints)`."""
+        self._compared = 0
         self.ticks = 0
         """Ticks in all; those without a row of the policy's are not compared."""
 
     def __repr__(self) -> str:
-        return f"<Shadow {len(self._person)} of {self.ticks} ticks>"
+        return f"<Shadow {self._compared} of {self.ticks} ticks>"
 
     def add(self, person: Float32Array, predicted: Float32Array | None) -> None:
         """Note a tick: what was commanded, and what the policy would have, `(joints,)` each.
@@ -85,23 +87,25 @@ class Shadow:
             raise ValueError(
                 f"a person's {np.shape(person)} joints against the policy's {np.shape(predicted)}"
             )
-        self._person.append(np.asarray(person, np.float64))
-        self._policy.append(np.asarray(predicted, np.float64))
+        x, y = np.asarray(person, np.float64), np.asarray(predicted, np.float64)
+        sums = np.array([x, y, x * x, y * y, x * y, np.abs(y - x)])
+        self._sums = sums if self._sums is None else self._sums + sums
+        self._compared += 1
 
     def joints(self) -> list[JointComparison]:
         """Return each joint's comparison; none before there is enough to say something."""
-        if len(self._person) < _FEWEST:
+        if self._sums is None or self._compared < _FEWEST:
             return []
-        person, policy = np.array(self._person), np.array(self._policy)
-        width = person.shape[1]
+        width = self._sums.shape[1]
         names = self._names if len(self._names) == width else [f"joint {i}" for i in range(width)]
-        return [_compare(name, person[:, i], policy[:, i]) for i, name in enumerate(names)]
+        means = self._sums / self._compared
+        return [_compare(name, means[:, i]) for i, name in enumerate(names)]
 
     def table(self) -> str:
         """Return it as lines for people."""
         joints = self.joints()
         if not joints:
-            return f"{len(self._person)} ticks with a plan: too few to compare (at least {_FEWEST})"
+            return f"{self._compared} ticks with a plan: too few to compare (at least {_FEWEST})"
         width = max(len("joint"), *(len(joint.name) for joint in joints))
         lines = [f"{'joint':{width}}  {'off':>7}  {'bias':>8}  {'same way':>8}"]
         for joint in joints:
@@ -110,20 +114,21 @@ class Shadow:
             lines.append(
                 f"{joint.name:{width}}  {joint.off:7.2f}  {joint.bias:+8.2f}  {agreement:>8}{hint}"
             )
-        lines.append(f"{len(self._person)} of {self.ticks} ticks compared")
+        lines.append(f"{self._compared} of {self.ticks} ticks compared")
         return "\n".join(lines)
 
 
-def _compare(
-    name: str, person: npt.NDArray[np.float64], policy: npt.NDArray[np.float64]
-) -> JointComparison:
-    off = policy - person
-    spread = float(person.std()), float(policy.std())
+def _compare(name: str, means: npt.NDArray[np.float64]) -> JointComparison:
+    person, policy, person_squared, policy_squared, product, off = (float(mean) for mean in means)
+    spread = (
+        math.sqrt(max(0.0, person_squared - person**2)),
+        math.sqrt(max(0.0, policy_squared - policy**2)),
+    )
     moved = min(spread) > _STILL
     return JointComparison(
         name=name,
-        off=float(np.abs(off).mean()),
-        bias=float(off.mean()),
-        agreement=float(np.corrcoef(person, policy)[0, 1]) if moved else None,
+        off=off,
+        bias=policy - person,
+        agreement=(product - person * policy) / (spread[0] * spread[1]) if moved else None,
         scale=spread[1] / spread[0] if moved else None,
     )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pauses, resumes, limits and units: from LeRobot's flat settings and files to the library's frozen configs.
+"""Pauses, resumes, limits and units: from flat settings and LeRobot's files to the library's frozen configs.
 
 In: seconds, joint names, a calibration file, a robot. Out: `HoldConfig`, `ResumeConfig`, `LimitsConfig` in
 ticks and in the policy's joint order, and a `UnitMap`.
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from pi05_websocket.chunks.hold import HoldConfig
@@ -20,7 +21,7 @@ from pi05_websocket.robot.limits import (
     angles_from_calibration,
     ranges_from_calibration,
 )
-from pi05_websocket.units import UNIT_SYSTEMS, UnitMap, unit_map
+from pi05_websocket.units import Unit, UnitMap, checked_unit, in_unit, unit_in, unit_map
 
 __all__ = [
     "AS_IT_IS",
@@ -70,9 +71,9 @@ def resume_config(*, jump: float | None, velocity: float | None, control_hz: flo
 def joint_ranges(
     *,
     joint_limits: Mapping[str, Sequence[float]],
-    calibration_file: str | None,
+    calibration_file: str | Path | None,
     joints: Sequence[str],
-    degrees: bool = True,
+    units: Sequence[Unit],
 ) -> tuple[tuple[float, float], ...] | None:
     """Return each joint's range in the policy's order, the robot's units; None where nothing is known of any.
 
@@ -80,7 +81,7 @@ def joint_ranges(
         joint_limits: Joint to its smallest and largest target; a joint that is not named has no limit.
         calibration_file: LeRobot's file of the arm, for the joints that are not named.
         joints: Names in the policy's order.
-        degrees: Whether the robot is driven in degrees, and not in -100..100.
+        units: What the robot counts each of them in.
 
     Raises:
         ConfigError: An unknown joint, a range that is none, a file that cannot be read.
@@ -92,8 +93,9 @@ def joint_ranges(
     names = [joint.removesuffix(".pos") for joint in joints]
     ranges = dict.fromkeys(names, (-float("inf"), float("inf")))
     if calibration_file is not None:
-        read = ranges_from_calibration(read_calibration(calibration_file), names, degrees=degrees)
-        ranges.update(zip(names, read, strict=True))
+        angles = angles_from_calibration(read_calibration(calibration_file), names)
+        for name, unit in zip(names, units, strict=True):
+            ranges[name] = in_unit(angles[name], unit)
     for joint, bounds in joint_limits.items():
         name = joint.removesuffix(".pos")
         if name not in ranges:
@@ -115,10 +117,15 @@ class UnitSettings:
     joint_signs: Mapping[str, int] = field(default_factory=dict)
     joint_offsets: Mapping[str, float] = field(default_factory=dict)
 
-    @property
-    def degrees(self) -> bool:
-        """Whether the robot is driven in degrees, as LeRobot does since 0.4.4."""
-        return UNIT_SYSTEMS.get(self.robot_units, (self.robot_units,))[0] in ("", "degrees")
+    def robot_side(self, joints: Sequence[str]) -> list[Unit]:
+        """Return what the robot counts each joint in; LeRobot's units where nothing is said."""
+        own = {name.removesuffix(".pos"): unit for name, unit in self.robot_joint_units.items()}
+        found = []
+        for joint in joints:
+            name = joint.removesuffix(".pos")
+            unit = own.get(name) or unit_in(self.robot_units or "lerobot", name)
+            found.append(checked_unit(unit, name))
+        return found
 
     def unit_map(
         self,
@@ -126,7 +133,8 @@ class UnitSettings:
         *,
         known: str,
         joint_limits: Mapping[str, Sequence[float]],
-        calibration_file: str | None,
+        calibration_file: str | Path | None,
+        action_kind: str,
     ) -> UnitMap | None:
         """Return what is converted; None where nothing is.
 
@@ -135,9 +143,10 @@ class UnitSettings:
             known: The key map's units, for a policy whose units were not named.
             joint_limits: Ranges where the robot counts in degrees, for joints whose range is needed.
             calibration_file: LeRobot's file of the arm, for the same.
+            action_kind: What the policy's actions are.
 
         Raises:
-            ConfigError: An unknown name, or a range that is needed and not known.
+            ConfigError: An unknown name, a range that is needed and not known, actions that are no targets.
         """
         own = (
             self.robot_joint_units,
@@ -149,14 +158,14 @@ class UnitSettings:
             return None
         ranges: dict[str, tuple[float, float]] = {}
         if calibration_file is not None:
-            names = [joint.removesuffix(".pos") for joint in joints]
-            ranges.update(angles_from_calibration(read_calibration(calibration_file), names))
-        if self.degrees:
-            ranges |= {
-                name.removesuffix(".pos"): (float(bounds[0]), float(bounds[1]))
-                for name, bounds in joint_limits.items()
-                if name.removesuffix(".pos") != "gripper"
-            }
+            ranges.update(angles_from_calibration(read_calibration(calibration_file), joints))
+        names = [joint.removesuffix(".pos") for joint in joints]
+        sides = dict(zip(names, self.robot_side(joints), strict=True))
+        ranges |= {
+            name.removesuffix(".pos"): (float(bounds[0]), float(bounds[1]))
+            for name, bounds in joint_limits.items()
+            if sides.get(name.removesuffix(".pos")) == "degrees"
+        }
         robot = self.robot_units or "lerobot"
         made = unit_map(
             joints,
@@ -168,7 +177,13 @@ class UnitSettings:
             offsets=self.joint_offsets,
             ranges_degrees=ranges,
         )
-        return None if made.identity else made
+        if made.identity:
+            return None
+        if action_kind != "absolute":
+            raise ConfigError(
+                f"units, signs and offsets are for joint targets; this policy's actions are {action_kind}"
+            )
+        return made
 
 
 def limits_config(

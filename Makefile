@@ -9,7 +9,7 @@ export MUJOCO_GL ?= egl
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.ready
-SOURCES := src tests scripts examples benchmarks
+SOURCES := src tests scripts examples benchmarks integrations
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check format lint types layers spelling docs docs-check bench lock graphics clean clean-all
@@ -71,7 +71,7 @@ graphics: $(STAMP) ## Say whether the simulated arm can render here
 
 clean: ## Remove caches and build results
 	@rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage .coverage.*
-	@find src tests scripts examples benchmarks -name __pycache__ -prune -exec rm -rf {} +
+	@find $(SOURCES) -name __pycache__ -prune -exec rm -rf {} +
 
 clean-all: clean ## Remove .venv and .uv too
 	@rm -rf .venv .uv

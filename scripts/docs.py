@@ -34,7 +34,9 @@ LINK = re.compile(
 )
 FENCE = re.compile(r"^(```|~~~).*?^\1", re.MULTILINE | re.DOTALL)
 HEADING = re.compile(r"^#{1,6} +(.+?) *#*$", re.MULTILINE)
-PATH_IN_TEXT = re.compile(r"`((?:src|docs|examples|tests|scripts|benchmarks)/[\w./-]+)`")
+PATH_IN_TEXT = re.compile(
+    r"`((?:src|docs|examples|tests|scripts|benchmarks|integrations)/[\w./-]+)`"
+)
 
 POLICY_FLAG = re.compile(r"--policy\.([a-z_]+)")
 KEYMAP_CHOICE = re.compile(r"--policy\.keymap=([a-z]\w*)")
@@ -75,7 +77,9 @@ def stale_pages() -> Iterator[str]:
 
 def documents() -> list[Path]:
     """Return every Markdown file of the project."""
-    return sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+    return sorted(
+        [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("integrations/**/*.md")]
+    )
 
 
 def anchors(path: Path) -> set[str]:

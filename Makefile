@@ -12,7 +12,7 @@ STAMP := .venv/.ready
 SOURCES := src tests scripts examples benchmarks integrations
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format lint types layers spelling docs docs-check bench lock graphics clean clean-all
+.PHONY: help setup demo test check format lint types layers spelling docs docs-check bench wheels lock graphics clean clean-all
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F '\t' '{ printf "make %-10s %s\n", $$1, $$2 }'
@@ -62,6 +62,9 @@ bench: $(STAMP) graphics ## Measure success against distance, half an hour; goes
 
 bench-round-trip: $(STAMP) ## Measure the round trip against OpenPI's own client and server; ARGS="--json FILE"
 	@$(BIN)/python benchmarks/round_trip.py $(ARGS)
+
+wheels: $(STAMP) ## Ask the index for wheels for ARM, macOS and Windows; ARGS="lerobot" for an extra's
+	@$(BIN)/python scripts/wheels.py $(ARGS)
 
 lock: ## Renew constraints.txt
 	@$(PYTHON) scripts/lock.py

@@ -46,7 +46,11 @@ def presets_page() -> str:
 def errors_page() -> str:
     """Return the page of the error tree."""
     tree = (errors.__doc__ or "").split("\n\n")[1]
-    page = f"# Errors\n\nEvery error this project raises on purpose:\n\n```text\n{tree}\n```\n"
+    page = (
+        "# Errors\n\n"
+        "By what you see instead of by name: [troubleshooting](../howto/troubleshooting.md).\n"
+        f"Every error this project raises on purpose:\n\n```text\n{tree}\n```\n"
+    )
     for name in sorted(errors.__all__):
         kind = getattr(errors, name)
         retry = "can succeed later as it is" if kind.retryable else "needs a change first"

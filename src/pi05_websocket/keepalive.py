@@ -17,7 +17,13 @@ def notice_vanished_peers(sock: socket.socket) -> None:
     model is never cut off; a WebSocket ping with a deadline would do just that.
     """
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in (("TCP_KEEPIDLE", 20), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3)):
+    # TCP_KEEPALIVE is macOS's name of the first.
+    for name, value in (
+        ("TCP_KEEPIDLE", 20),
+        ("TCP_KEEPALIVE", 20),
+        ("TCP_KEEPINTVL", 5),
+        ("TCP_KEEPCNT", 3),
+    ):
         option = getattr(socket, name, None)  # not on every platform
         if option is not None:
             with contextlib.suppress(OSError):

@@ -33,3 +33,42 @@ def test_exports_exist(name: str) -> None:
     module = importlib.import_module(name)
     missing = [export for export in getattr(module, "__all__", ()) if not hasattr(module, export)]
     assert missing == []
+
+
+ELSEWHERE = """
+import asyncio, ctypes, multiprocessing.pool, os, signal, socket, socketserver, subprocess, sys, tempfile, uuid
+import http.server, logging.handlers, concurrent.futures, urllib.request, webbrowser
+import msgspec, numpy, picows, PIL.Image, rich.console, tyro
+
+gone = {"fcntl", "termios", "tty", "pty", "pwd", "grp", "resource", "readline", "syslog", "posix"}
+
+class Gone:
+    def find_spec(self, name, path=None, target=None):
+        if name in gone:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Gone())
+for name in gone:
+    sys.modules.pop(name, None)
+for module, names in {
+    os: "fork killpg setsid nice getuid geteuid getegid sched_setaffinity sched_getaffinity getloadavg mkfifo",
+    signal: "SIGKILL SIGHUP SIGALRM SIGQUIT SIGUSR1 SIGUSR2 setitimer pthread_sigmask",
+    socket: "AF_UNIX TCP_KEEPIDLE TCP_KEEPINTVL TCP_KEEPCNT TCP_CONGESTION TCP_INFO SO_REUSEPORT",
+}.items():
+    for name in names.split():
+        if hasattr(module, name):
+            delattr(module, name)
+sys.platform = {platform!r}
+"""
+
+
+@pytest.mark.parametrize("platform", ["win32", "darwin"])
+def test_library_and_command_line_import_on_other_systems(platform: str) -> None:
+    """The base install, and the commands that drive a robot, import without what only Unix or Linux has."""
+    commands = [f"pi05_websocket.cli.{name}" for name in ("run", "serve", "tune", "control")]
+    imports = "\n".join(
+        f"import {name}" for name in (*BASE_MODULES, "pi05_websocket.cli", *commands)
+    )
+    program = ELSEWHERE.replace("{platform!r}", repr(platform)) + imports
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

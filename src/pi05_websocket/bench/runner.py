@@ -12,6 +12,7 @@ import logging
 import multiprocessing
 import os
 import signal
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -97,11 +98,14 @@ def _stored(episodes: Iterable[Episode], store: Store) -> Iterator[Episode]:
 
 def _prepare() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is interrupted and ends the pool
-    os.environ.setdefault("MUJOCO_GL", "egl")
+    if sys.platform.startswith(
+        "linux"
+    ):  # other systems have one way to render, and refuse this one
+        os.environ.setdefault("MUJOCO_GL", "egl")
     # One thread each: the renderer's and the linear algebra's own would only wait for each other.
     for name in ("LP_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[name] = "1"
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, AttributeError):  # Windows has none
         os.nice(10)
     logging.disable(logging.WARNING)  # a held tick is what is counted here
 

@@ -93,7 +93,10 @@ class Child:
                 self.wait(patience_s)
         finally:  # also when a second Ctrl-C cuts the patience short
             with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self.pid, signal.SIGKILL)  # grandchildren too
+                if os.name == "nt":
+                    self._process.kill()
+                else:
+                    os.killpg(self.pid, signal.SIGKILL)  # grandchildren too
             self._process.wait()
 
     def text(self) -> str:
@@ -108,7 +111,10 @@ class Child:
     def _signal(self, number: signal.Signals) -> None:
         if self.exit_code is None:
             with contextlib.suppress(ProcessLookupError):
-                self._process.send_signal(number)
+                if os.name == "nt":  # which has no signals for other processes
+                    self._process.terminate()
+                else:
+                    self._process.send_signal(number)
 
 
 @contextlib.contextmanager

@@ -93,6 +93,16 @@ def test_observations_of_our_presets_are_taken(name: str) -> None:
     assert not images["right_wrist_0_rgb"].any()
 
 
+def test_pull_request_968_without_its_wrist_camera() -> None:
+    """The preset's wrist camera is optional: a policy without one takes the observation, another refuses it."""
+    key_map = preset("so101_pr968")
+    sent = key_map.observation({"front": pixels(480, 640)}, STATE, "pick up the cube")
+    made = so101.SO101Inputs("pi05", wrist=False)(sent)
+    assert not made["image_mask"]["left_wrist_0_rgb"]
+    with pytest.raises(KeyError, match="the wrist's image"):
+        so101.SO101Inputs("pi05")(sent)
+
+
 @pytest.mark.parametrize(
     ("model_type", "wrist", "masks"),
     [

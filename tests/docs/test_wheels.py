@@ -48,7 +48,7 @@ def test_every_requirement_of_this_project_has_a_name(wheels: ModuleType) -> Non
     """Names are as uv writes them, without versions, extras and markers."""
     pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     named = [wheels.name_of(line) for line in wheels.requirements(pyproject)]
-    assert named == ["numpy", "msgspec", "picows", "pillow", "tyro", "rich"]
+    assert named == ["numpy", "msgspec", "picows", "pillow", "simplejpeg", "tyro", "rich"]
     assert wheels.name_of("Py_Cows[fast]>=2 ; python_version >= '3.12'") == "py-cows"
 
 

@@ -24,7 +24,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 __all__ = [
     "AccessRefused",
@@ -51,6 +51,19 @@ class Pi05WebsocketError(Exception):
     """Root of every error this library raises on purpose."""
 
     retryable: ClassVar[bool] = False
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Let it come back from another process, whatever its class wants to be made with."""
+        return _restored, (type(self), self.args, self.__dict__)
+
+
+def _restored(
+    kind: type[Pi05WebsocketError], args: tuple[Any, ...], facts: dict[str, Any]
+) -> Pi05WebsocketError:
+    error = kind.__new__(kind, *args)
+    error.args = args
+    error.__dict__.update(facts)
+    return error
 
 
 class ConfigError(Pi05WebsocketError, ValueError):

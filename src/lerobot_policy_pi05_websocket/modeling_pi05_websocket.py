@@ -198,6 +198,9 @@ class PI05WebSocketPolicy(PreTrainedPolicy):  # type: ignore[misc]  # LeRobot is
                     config.fallback.upper(),
                 )
                 self._tell_units()
+                if self._tick_source == "wall":
+                    limits = config.player_config(tick_source="wall", key_map=self._key_map).limits
+                    logger.info("limits: %s", limits.words(self._key_map.joint_names))
             return self._remote
 
     def resume(self) -> bool:

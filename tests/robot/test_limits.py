@@ -136,6 +136,20 @@ def test_angles_of_a_calibration_file():
         angles_from_calibration(read, ["elbow"])
 
 
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({}, "none of ours: only the robot's own"),
+        ({"max_step": (5.0, 5.0), "max_velocity": (60.0,)}, "max_velocity 60; max_step 5"),
+        ({"low": (-1.0, -2.0), "high": (1.0, 2.5)}, "pan -1..1, lift -2..2.5"),
+        ({"high": (1.0,)}, "joint 0 -inf..1"),
+    ],
+)
+def test_limits_in_words(config: dict[str, Any], words: str):
+    """For the summary a person reads before anything moves."""
+    assert LimitsConfig(**config).words(["pan.pos", "lift.pos"]) == words
+
+
 def test_as_many_limits_as_joints():
     """One for all or one for each; anything else is a mistake."""
     LimitsConfig(low=(0.0,), high=(1.0,) * 6).check(6)

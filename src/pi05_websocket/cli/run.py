@@ -245,6 +245,11 @@ def run(argv: list[str]) -> int:
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     key_map = preset(command.keymap).with_cameras(command.cameras)
     units, player = command.units(key_map), command.player(key_map)
+    print(
+        f"server {command.url}, key map {key_map.name}, {command.control_hz:g} Hz, without a valid action: "
+        f"{command.fallback}\nlimits: {player.limits.words(key_map.joint_names)}",
+        flush=True,
+    )
     if units is not None:
         print(units.table(), flush=True)
     controls = Controls()

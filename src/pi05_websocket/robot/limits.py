@@ -62,6 +62,26 @@ class LimitsConfig:
                     f"joint limits: expected low < high, got {self.low} and {self.high}"
                 )
 
+    def words(self, joints: Sequence[str] = ()) -> str:
+        """Return the limits as people read them, in action units."""
+        said = []
+        if self.low is not None or self.high is not None:
+            low, high = np.broadcast_arrays(
+                (-np.inf,) if self.low is None else self.low,
+                (np.inf,) if self.high is None else self.high,
+            )
+            names = joints if len(joints) == len(low) else [f"joint {i}" for i in range(len(low))]
+            ranges = [
+                f"{name.removesuffix('.pos')} {least:.4g}..{most:.4g}"
+                for name, least, most in zip(names, low, high, strict=True)
+            ]
+            said.append(", ".join(ranges))
+        for name in ("max_velocity", "max_step"):
+            bound = getattr(self, name)
+            if bound is not None:
+                said.append(f"{name} {', '.join(f'{value:.4g}' for value in dict.fromkeys(bound))}")
+        return "; ".join(said) or "none of ours: only the robot's own"
+
     def converted(
         self, scale: npt.NDArray[np.float64], offset: npt.NDArray[np.float64]
     ) -> LimitsConfig:

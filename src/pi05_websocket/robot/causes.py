@@ -18,7 +18,7 @@ metrics, traces and plots, told in the log.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from pi05_websocket.errors import (
     DeadlineExceeded,
@@ -40,17 +40,7 @@ CauseName = Literal[
     "asked_late",
     "stopped",
 ]
-CAUSES: tuple[CauseName, ...] = (
-    "first_chunk",
-    "link_down",
-    "server_error",
-    "server_busy",
-    "chunk_rejected",
-    "reply_late",
-    "horizon_too_short",
-    "asked_late",
-    "stopped",
-)
+CAUSES: tuple[CauseName, ...] = get_args(CauseName)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-__all__ = ["BLOCKS", "FIGURES", "demo", "expert_success", "learned", "round_trip"]
+__all__ = ["BLOCKS", "FIGURES", "demo", "expert_success", "learned", "real", "round_trip"]
 
 ROOT = Path(__file__).resolve().parent.parent
 FIGURES = ROOT / "docs" / "figures"
@@ -204,12 +204,39 @@ def demo_picture() -> str:
     return f"![{alt}]({DEMO_PICTURE.relative_to(ROOT)})"
 
 
+def real_block() -> str:
+    """Return how the sample over real sockets compares, or how to measure it."""
+    path = FIGURES / "real.json"
+    if not path.exists():
+        return "`pi05-websocket bench real` measures it."
+    return real(json.loads(path.read_text(encoding="utf-8")))
+
+
+def real(results: dict[str, Any]) -> str:
+    """Return the tables of `pi05-websocket bench real`'s `real.json`."""
+    from pi05_websocket.bench.links import LINKS
+    from pi05_websocket.bench.real_report import comparison_table, round_trip_table
+
+    episodes = sum(cell["real"]["episodes"] for cell in results["cells"])
+    return "\n\n".join(
+        [
+            "Round trips of a raw observation, 50 ms of inference included:",
+            round_trip_table(results["round_trips"], list(LINKS.values())),
+            "Episodes:",
+            comparison_table(results["cells"]),
+            f"{episodes} episodes in real time, on {results['machine']}, at commit {results['commit']}; all of "
+            "it in [docs/figures/real.json](../figures/real.json).",
+        ]
+    )
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
     "round trip": round_trip_block,
     "expert": expert_block,
     "demo": demo_block,
     "distance": distance_block,
     "learned": learned_block,
+    "real": real_block,
     "demo picture": demo_picture,
 }
 """Name of a generated block -> what makes it. Documents have them between two comments."""

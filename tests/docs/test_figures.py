@@ -100,6 +100,27 @@ def test_learned_policies_have_a_table_each_task(figures: ModuleType) -> None:
     assert "70 episodes, 20 to 50 in each cell, on Example, at commit abc1234" in text
 
 
+def test_real_sockets_have_two_tables(figures: ModuleType) -> None:
+    """Round trips link by link, and cells, both beside the model."""
+    side = {
+        **{"episodes": 20, "successes": 19, "wilson_95": [0.76, 0.99], "held_ticks": 1},
+        **{"ticks": 1500, "time_to_success_s": 2.3, "round_trip_ms": {"median": 320.0}},
+    }
+    cell = {
+        **{"cell": "belt/50/wan/ours/blend/jpeg", "real": side, "virtual": side},
+        **{"difference": [0.0, -0.2, 0.2], "agrees": True, "late_ticks": 3},
+        **{"slower_than_charged": 1, "tick_to_send_ms": {"median": 9.0}},
+    }
+    trips = {"wan": {"first_ms": 2000.0, "round_trips_ms": [880.0], "kind": "kernel TCP over TUN"}}
+    results = {"cells": [cell], "round_trips": trips, "machine": "Example", "commit": "abc1234"}
+
+    text = figures.real(results)
+
+    assert "| wan (200 ms) | 2000 ms | 880 ms |" in text
+    assert "1 of 1 cells agree" in text
+    assert "20 episodes in real time, on Example, at commit abc1234" in text
+
+
 def test_every_generated_block_is_somewhere_once(figures: ModuleType) -> None:
     """The documents' blocks are the ones there are."""
     names = ("README.md", "docs/howto/benchmark.md")

@@ -77,6 +77,15 @@ def arm() -> Iterator[Callable[[], fake_lerobot.FakeArm]]:
 
 
 @pytest.fixture(autouse=True)
+def accelerate_begins_anew() -> Iterator[None]:
+    """Forget the precision that LeRobot's trainer has chosen for its process: here it trains several times."""
+    yield
+    state = sys.modules.get("accelerate.state")
+    if state is not None:
+        state.AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.fixture(autouse=True)
 def logging_enabled() -> Iterator[None]:
     """Undo `logging.disable`, with which the check script keeps its table readable."""
     yield

@@ -57,7 +57,7 @@ docs: $(STAMP) ## Write the generated reference pages and check all links
 docs-check: $(STAMP)
 	@$(BIN)/python scripts/docs.py --check
 
-bench: $(STAMP) graphics ## Measure success against distance, half an hour; goes on where it was interrupted; ARGS="--links wan"
+bench: $(STAMP) graphics ## Measure success against distance, an hour; goes on where it was interrupted; ARGS="--links wan"
 	@$(BIN)/pi05-websocket bench latency --full $(ARGS)
 
 bench-round-trip: $(STAMP) ## Measure the round trip against OpenPI's own client and server; ARGS="--json FILE"

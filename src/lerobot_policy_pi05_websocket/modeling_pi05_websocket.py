@@ -187,6 +187,9 @@ class PI05WebSocketPolicy(PreTrainedPolicy):  # type: ignore[misc]  # LeRobot is
                     opened.callback(remote.close)
                     trace = Trace(config.trace_file, append=self._traced, listeners=listeners)
                     opened.callback(trace.close)
+                    opened.callback(
+                        _say_how_it_went, self._sessions
+                    )  # LeRobot ends without closing
                     self._finalizer = weakref.finalize(self, opened.pop_all().close)
                 self._remote, self._trace, self._traced = remote, trace, True
                 logger.info(
@@ -199,8 +202,7 @@ class PI05WebSocketPolicy(PreTrainedPolicy):  # type: ignore[misc]  # LeRobot is
                 )
                 self._tell_units()
                 if self._tick_source == "wall":
-                    limits = config.player_config(tick_source="wall", key_map=self._key_map).limits
-                    logger.info("limits: %s", limits.words(self._key_map.joint_names))
+                    self._tell_bounds()
             return self._remote
 
     def resume(self) -> bool:
@@ -239,6 +241,24 @@ class PI05WebSocketPolicy(PreTrainedPolicy):  # type: ignore[misc]  # LeRobot is
                 self._key_map.name,
                 self._key_map.units,
             )
+
+    def _tell_bounds(self) -> None:
+        """Say what bounds the motion, and what keeps it from beginning: where nothing does, that too."""
+        assert self._trace is not None
+        config = self.config
+        limits = config.player_config(tick_source="wall", key_map=self._key_map).limits
+        said = {
+            "units": "converted" if self._units is not None else "the policy's own",
+            "limits": limits.words(self._key_map.joint_names),
+            "speed_scale": config.speed_scale,
+            "begins": "never: a dry run"
+            if config.dry_run
+            else "once confirmed"
+            if config.confirm
+            else "at once",
+        }
+        logger.info("%s", "; ".join(f"{name}: {value}" for name, value in said.items()))
+        self._trace.write("settings", **said)
 
     @property
     def server_metadata(self) -> dict[str, Any]:
@@ -489,6 +509,11 @@ class PI05WebSocketPolicy(PreTrainedPolicy):  # type: ignore[misc]  # LeRobot is
     def key_map(self) -> KeyMap:
         """The key map in use."""
         return self._key_map
+
+
+def _say_how_it_went(sessions: dict[int | None, Session]) -> None:
+    for session in list(sessions.values()):
+        session.close()
 
 
 def _listeners(

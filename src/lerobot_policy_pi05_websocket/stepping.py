@@ -37,6 +37,12 @@ the first chunk costs no motion. Below the second after which Ctrl-C would feel 
 HOW_TO_RESUME = "call policy.resume() in a script of yours, or start lerobot-rollout again"
 """What a person does after a pause that was longer than `auto_resume`."""
 
+AT_THE_END = (
+    "at its end lerobot-rollout moves the arm to where it started, stopped or not: "
+    "--return_to_initial_position=false keeps it from that"
+)
+"""What a person who has stopped an arm has to know before the run ends."""
+
 POLL_S = 0.05
 """How often a waiting call looks whether the link is up or a failed request may be repeated."""
 
@@ -141,8 +147,12 @@ class Session:
         player = self._players[0]
         for wish in self._controls.take():
             if wish.name == "quit":
-                logger.warning("the arm holds; end the program with Ctrl-C")
                 player.stop()
+                logger.warning("the arm holds; end the program with Ctrl-C")
+                logger.warning(AT_THE_END)
+            elif wish.name == "pause":
+                player.stop()
+                logger.warning(AT_THE_END)
             elif wish.name == "episode":
                 player.start_episode()
                 self._waited = False

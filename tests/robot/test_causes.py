@@ -40,6 +40,9 @@ def situation(**changed: Any) -> Situation:
     [
         ({"latched": True, "link": LOST}, "stopped", "a person has to"),
         ({"link": LOST, "link_down_s": 3.21}, "link_down", "down for 3.2 s: the cable is out"),
+        # it is opening: nothing is wrong yet
+        ({"moved": False, "link": LOST, "link_down_s": 0.2}, "first_chunk", "the cable is out"),
+        ({"moved": False, "link": LOST, "link_down_s": 1.2}, "link_down", "the cable is out"),
         # a stock server hangs up after an error: the error is what is wrong
         ({"failure": PolicyError("KeyError"), "link": LOST}, "server_error", "KeyError"),
         ({"failure": InvalidReply("row 3 is NaN")}, "chunk_rejected", "row 3 is NaN"),

@@ -210,10 +210,12 @@ def _draw_rule(
 
 def _draw_bounds(axes: Any, task: str, horizon: int) -> None:
     """Draw where every chunk ends in a pause, and where a belt outruns a plan that does not foresee it."""
-    bounds = [(1000 * horizon / 2 / CONTROL_HZ, "d = H/2: every chunk ends in a pause")]
+    bounds = [
+        (1000 * horizon / 2 / CONTROL_HZ, "longer than half a chunk: every chunk ends in a pause")
+    ]
     if task == "belt":
         bounds.append(
-            (1000 * _TOLERANCE_M / BELT_SPEED, "the belt outruns a plan without foresight")
+            (1000 * _TOLERANCE_M / BELT_SPEED, "the belt has carried the cube out of the jaws")
         )
     for trip, text in bounds:
         axes.axvline(trip, color="#888888", linestyle="--", linewidth=1)

@@ -27,7 +27,8 @@ It was started with a control port: lerobot-rollout with --policy.control_port=9
 --control-port 9091. The same can be done in a browser there: http://127.0.0.1:9091/
 
 examples:
-  pi05-websocket control pause              hold, whatever comes, until resume
+  pi05-websocket control pause              hold, whatever comes, until resume (takes a second to get there:
+                                            in a hurry the page, or the power switch)
   pi05-websocket control resume             go on after a stop; confirm the first motion
   pi05-websocket control task "pick up the blue cube"
   pi05-websocket control status
@@ -43,7 +44,8 @@ class ControlCommand:
     action: Annotated[
         Literal["status", "pause", "resume", "episode", "task", "quit"], tyro.conf.Positional
     ]
-    """status; pause: stop and hold; resume: go on; episode: begin a new one; task: another one; quit."""
+    """status; pause: stop and hold; resume: go on; episode: begin a new one; task: another one; quit: end
+    `pi05-websocket run` (under lerobot-rollout the arm only holds)."""
 
     text: Annotated[str, tyro.conf.Positional] = ""
     """The task."""
@@ -65,6 +67,8 @@ def run(argv: list[str]) -> int:
     answer = _ask(command)
     for name, value in answer.items():
         print(f"{name}: {value}")
+    if command.action == "quit":
+        print("lerobot-rollout goes on, its arm holds: end it with Ctrl-C there")
     return EXIT_OK
 
 

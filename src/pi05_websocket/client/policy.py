@@ -261,4 +261,4 @@ class RemotePolicy:
             except Pi05WebsocketError as exc:
                 if not exc.retryable or deadline - time.monotonic() <= 0:
                     raise
-                logger.info("waiting for the server at %s: %s", self.config.url, exc)
+                logger.warning("waiting for the server at %s: %s", self.config.url, exc)

@@ -43,6 +43,10 @@ CauseName = Literal[
 CAUSES: tuple[CauseName, ...] = get_args(CauseName)
 
 
+_OPENS_S = 1.0
+"""How long a connection may take to open before its absence is a cause of its own."""
+
+
 @dataclass(frozen=True, slots=True)
 class Cause:
     """Why there is no row."""
@@ -99,7 +103,9 @@ def find_cause(now: Situation) -> Cause:
     if failure is not None and not isinstance(failure, TransportError):
         return Cause(_kind(failure), _clause(failure))
     if now.link is not None:
-        return Cause("link_down", f"link down for {now.link_down_s:.1f} s: {_clause(now.link)}")
+        opens = not now.moved and now.link_down_s < _OPENS_S and now.link.retryable
+        name: CauseName = "first_chunk" if opens else "link_down"
+        return Cause(name, f"link down for {now.link_down_s:.1f} s: {_clause(now.link)}")
     if failure is not None:
         return Cause(_kind(failure), _clause(failure))
     if not now.moved:

@@ -101,7 +101,8 @@ class ControlPage:
             if cause is not None:
                 self._held[cause] += 1
             elif facts["source"] in ("chunk", "dry_run"):
-                self._facts |= {"state": "run", "latched": False}
+                state = "run" if facts["source"] == "chunk" else "dry run"
+                self._facts |= {"state": state, "latched": False}
             self._facts["cause"] = cause
         elif kind == "state":
             self._facts |= {key: facts[key] for key in ("state", "latched", "cause")}
@@ -114,8 +115,8 @@ class ControlPage:
             self._facts |= {"episode": facts["episode"], "state": "wait", "latched": False}
         elif kind in ("resumed", "confirmed"):
             self._facts |= {"state": "wait", "latched": False, "plan": None}
-        elif kind == "plan":
-            self._facts["plan"] = facts
+        elif kind in ("plan", "settings"):
+            self._facts[kind] = facts
         elif kind == "task":
             self._facts["task"] = facts["task"]
 

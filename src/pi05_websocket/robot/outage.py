@@ -174,10 +174,11 @@ class Outage:
 
     def summary(self, ticks: int, held: Mapping[CauseName, int]) -> None:
         """Say how many ticks of an episode were held, and why."""
-        if not held:
+        if not ticks:
             return
         causes = ", ".join(f"{name} {count}" for name, count in sorted(held.items()))
-        logger.info("%sheld %d of %d ticks: %s", self._name, sum(held.values()), ticks, causes)
+        text = f"held {sum(held.values())} of {ticks} ticks{': ' if causes else ''}{causes}"
+        logger.info("%s%s", self._name, text)
         self._trace.write("summary", ticks=ticks, held=dict(held))
 
     def show_progress(self) -> None:

@@ -415,7 +415,8 @@ class ActionPlayer:
                 self.scheduler.commanded(step.values)
             if begins:
                 self._outage.motion(self._commands.jump, self._commands.approach_ticks)
-            self._outage.limited(step.limited)
+            if not self.rehearsal.dry:
+                self._outage.limited(step.limited)
         else:
             step = self._fall_back(tick, measured)
         if self.rehearsal.dry:
@@ -563,9 +564,12 @@ class ActionPlayer:
         self._retry_at = 0.0
         if not self.started:
             logger.info(
-                "%sfirst chunk: %d rows of %d values, after %.1f s; chunks are joined by: %s",
+                "%sfirst chunk: %d rows of %d values%s, after %.1f s; chunks are joined by: %s",
                 self._name,
                 *actions.shape,
+                f" (slowed down, speed_scale {self.config.speed_scale:g})"
+                if self.config.speed_scale < 1.0
+                else "",
                 self._outage.waited_s,
                 "rtc" if self._conditions else self.config.scheduler.seam.kind,
             )

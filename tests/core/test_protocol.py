@@ -23,6 +23,7 @@ from pi05_websocket.errors import (
 from pi05_websocket.wire import codec
 from pi05_websocket.wire.protocol import (
     CLOSE_INTERNAL_ERROR,
+    REFUSED,
     TRACEBACK_CLOSE_REASON,
     ClientProtocol,
     MetadataReceived,
@@ -240,6 +241,19 @@ def test_a_result_that_cannot_travel_names_its_key() -> None:
     """The policy's author learns which entry is wrong."""
     with pytest.raises(EncodeError, match="debug/features"):
         ServerProtocol({}).reply({"debug": {"features": {1}}}, infer_ms=0.0)
+
+
+def test_a_refused_request_fails_alone() -> None:
+    """Our server's text for a request that was not let through counts as its reply; the others go on."""
+    client = ready_client()
+    client.request_sent(1)
+    client.request_sent(2)
+    (failed,) = client.receive(f"{REFUSED}too many requests")
+    assert isinstance(failed, RequestFailed)
+    assert (failed.seq, str(failed.error)) == (1, f"server error: {REFUSED}too many requests")
+    (reply,) = client.receive(codec.encode({"actions": 1}))
+    assert isinstance(reply, ReplyReceived)
+    assert (reply.seq, client.state) == (2, ProtocolState.READY)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,10 @@
 from __future__ import annotations
 
 import threading
+import time
 import urllib.request
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,10 +15,11 @@ import pytest
 from openpi_client import msgpack_numpy
 from openpi_client.action_chunk_broker import ActionChunkBroker
 from openpi_client.websocket_client_policy import WebsocketClientPolicy
-from websockets.exceptions import ConnectionClosedError, ConnectionClosedOK
+from websockets.exceptions import ConnectionClosedError, ConnectionClosedOK, InvalidStatus
 from websockets.sync.client import connect
 
 from pi05_websocket.client import RemotePolicy
+from pi05_websocket.server.keys_file import add_key
 from pi05_websocket.wire.encoded_images import image_announcement
 
 pytestmark = [
@@ -172,8 +176,47 @@ def test_the_stop_is_announced(start: Any, gate: Any) -> None:
     assert closed.value.rcvd.code == 1001
 
 
+def test_a_stock_client_comes_in_with_its_key(
+    start: Any, summing: Any, observe: Any, tmp_path: Path
+) -> None:
+    """OpenPI's `api_key` is the key; without one its client is told HTTP 401."""
+    file = tmp_path / "keys.json"
+    secret = add_key(file, "arm", datetime.now(UTC))
+    server = start.server("our server", summing, keys=str(file))
+    client = WebsocketClientPolicy("127.0.0.1", server.port, api_key=secret)
+    assert "actions" in client.infer(observe(0))
+    client._ws.close()
+    with pytest.raises(InvalidStatus) as refused:
+        WebsocketClientPolicy("127.0.0.1", server.port, api_key="wrong")
+    assert refused.value.response.status_code == 401
+    assert b"--policy.api_key_file" in (refused.value.response.body or b"")
+
+
+def test_a_stock_client_goes_on_after_a_refused_request(
+    start: Any, summing: Any, observe: Any, tmp_path: Path
+) -> None:
+    """One request too many raises, as an error of the policy does, but the connection stays."""
+    file = tmp_path / "keys.json"
+    secret = add_key(file, "arm", datetime.now(UTC), requests_per_second=0.5)
+    server = start.server("our server", summing, keys=str(file))
+    client = WebsocketClientPolicy("127.0.0.1", server.port, api_key=secret)
+    assert "actions" in client.infer(observe(0))
+    with pytest.raises(RuntimeError, match=r"the key arm may send 0\.5 a second"):
+        client.infer(observe(0))
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        try:
+            assert "actions" in client.infer(observe(0))
+            break
+        except RuntimeError:
+            pass
+    else:
+        raise AssertionError("never answered again")
+    client._ws.close()
+
+
 def test_an_api_key_does_no_harm(start: Any, summing: Any, observe: Any) -> None:
-    """OpenPI's server does not look at the key, and neither does ours yet."""
+    """OpenPI's server does not look at the key, and neither does ours without a keys file."""
     server = start.server("our server", summing)
     client = WebsocketClientPolicy("127.0.0.1", server.port, api_key="secret")
     assert "actions" in client.infer(observe(0))

@@ -26,12 +26,12 @@ OBSERVATION = {"observation/state": np.arange(6, dtype=np.float32), "prompt": "p
 class FrameClient:
     """A blocking client that can say anything, legal or not."""
 
-    def __init__(self, port: int, path: str = "/") -> None:
+    def __init__(self, port: int, path: str = "/", headers: str = "") -> None:
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=10)
         key = base64.b64encode(os.urandom(16)).decode()
         self.socket.sendall(
             f"GET {path} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
+            f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n{headers}\r\n".encode()
         )
         self._file = self.socket.makefile("rb")
         self._said_goodbye = False
@@ -144,8 +144,10 @@ def connect() -> Iterator[Callable[..., FrameClient]]:
     """Open clients; they are closed at the end."""
     clients: list[FrameClient] = []
 
-    def open_client(server: WebsocketPolicyServer, path: str = "/") -> FrameClient:
-        client = FrameClient(server.port, path)
+    def open_client(
+        server: WebsocketPolicyServer, path: str = "/", headers: str = ""
+    ) -> FrameClient:
+        client = FrameClient(server.port, path, headers)
         clients.append(client)
         return client
 

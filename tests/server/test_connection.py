@@ -13,6 +13,7 @@ import pytest
 from pi05_websocket.errors import ConfigError
 from pi05_websocket.server import ServerConfig
 from pi05_websocket.server.connection import Connection, OpenConnections
+from pi05_websocket.server.doorkeeper import Doorkeeper
 from pi05_websocket.server.worker import Answered, PolicyWorker, Request
 
 ANSWER = Answered(message=b"\x80", queue_ms=0.0, infer_ms=0.0)
@@ -100,7 +101,7 @@ def connection(collector: Collector, link: Link) -> Connection:
     """A connection that lets two requests, or 2000 bytes, wait."""
     config = ServerConfig(max_queued_requests=2, max_queued_bytes=2000)
     worker: Any = collector
-    made = Connection({}, config, worker, OpenConnections())
+    made = Connection({}, config, worker, OpenConnections(), doorkeeper=Doorkeeper(None))
     made.on_ws_connected(link)
     return made
 

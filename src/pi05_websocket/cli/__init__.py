@@ -51,6 +51,10 @@ COMMANDS: dict[str, Command] = {
         module="pi05_websocket.cli.emulate",
         summary="Emulate an SO-101 on a serial port, for LeRobot's own driver.",
     ),
+    "keys": Command(
+        module="pi05_websocket.cli.keys",
+        summary="Make and revoke the keys that let robots into a policy server.",
+    ),
     "run": Command(
         module="pi05_websocket.cli.run",
         summary="Drive a robot with a policy server, without LeRobot.",

@@ -43,7 +43,7 @@ class ServeCommand:
     checkpoint's folder or its name on the hub), replay:FILE or expert."""
 
     host: str = "127.0.0.1"
-    """Address to listen on. 0.0.0.0 lets other computers in; there is no password, so mind your network."""
+    """Address to listen on. 0.0.0.0 lets other computers in; --keys asks them for a key."""
 
     port: int = 8000
     """TCP port; 0 lets the system choose one."""

@@ -23,6 +23,10 @@ _AT_LEAST = {
 class ServerConfig:
     """How much the server takes, and how it behaves when something ends."""
 
+    keys: str | None = None
+    """File with the keys that let robots in, made by `pi05-websocket keys`; read again when it changes. None:
+    everybody who reaches the port comes in, as at a stock server."""
+
     debug: bool = True
     """Send the whole traceback of a failed request to its client, as OpenPI does; else its last line."""
 

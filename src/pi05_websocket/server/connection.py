@@ -17,19 +17,22 @@ import picows
 from pi05_websocket.keepalive import notice_vanished_peers
 from pi05_websocket.server.buffers import ReceiveBuffers
 from pi05_websocket.server.config import ServerConfig
-from pi05_websocket.server.worker import Answered, Outcome, PolicyWorker, Request
+from pi05_websocket.server.doorkeeper import Doorkeeper
+from pi05_websocket.server.keys import RobotKey
+from pi05_websocket.server.worker import Answered, Failed, Outcome, PolicyWorker, Request
 from pi05_websocket.wire.protocol import (
     CLOSE_INTERNAL_ERROR,
     TRACEBACK_CLOSE_REASON,
     ServerProtocol,
 )
 
-__all__ = ["CLOSE_GOING_AWAY", "Connection", "OpenConnections"]
+__all__ = ["CLOSE_GOING_AWAY", "CLOSE_KEY_OVER", "Connection", "OpenConnections"]
 
 logger = logging.getLogger(__name__)
 
 CLOSE_GOING_AWAY = 1001
 CLOSE_PROTOCOL_ERROR = 1002
+CLOSE_KEY_OVER = 1008
 CLOSE_TOO_BIG = 1009
 
 _GOODBYE_TIMEOUT_S = 5.0
@@ -47,10 +50,18 @@ class Connection(picows.WSListener):  # type: ignore[misc]  # picows is compiled
         config: ServerConfig,
         worker: PolicyWorker,
         connections: OpenConnections,
+        *,
+        doorkeeper: Doorkeeper,
+        key: RobotKey | None = None,
+        path: str = "/",
     ) -> None:
         self.number = next(_numbers)
         self.peer = "?"
         self.exchanges = 0
+        self.refused = 0
+        self._doorkeeper = doorkeeper
+        self._key = key
+        self._path = path
         self._protocol = ServerProtocol(
             metadata,
             debug=config.debug,
@@ -77,6 +88,18 @@ class Connection(picows.WSListener):  # type: ignore[misc]  # picows is compiled
         """Send a ping; whether it is answered does not matter."""
         if not self._closing:
             self._ws.send_ping()
+
+    @property
+    def who(self) -> str:
+        """The name of its key."""
+        return "anonymous" if self._key is None else self._key.name
+
+    def close_if_unwelcome(self) -> None:
+        """Say goodbye to a client whose key is no longer good."""
+        if not self._doorkeeper.may_stay(self._key, self._path):
+            self.close(
+                CLOSE_KEY_OVER, f"the key {self.who} was revoked or replaced, or has expired"
+            )
 
     def close(self, code: int, reason: str) -> None:
         """Say goodbye; the client answers and the connection ends. Safe to call twice."""
@@ -105,10 +128,14 @@ class Connection(picows.WSListener):  # type: ignore[misc]  # picows is compiled
             self._ws.send(picows.WSMsgType.BINARY, outcome.message)
             self._note(request, outcome)
             self._throttle()
-        else:
+            return
+        self._ws.send(picows.WSMsgType.TEXT, outcome.text.encode("utf-8", "backslashreplace"))
+        if isinstance(outcome, Failed):
             logger.info("connection %d: closing after an error: %s", self.number, outcome.cause)
-            self._ws.send(picows.WSMsgType.TEXT, outcome.text.encode("utf-8", "backslashreplace"))
             self.close(CLOSE_INTERNAL_ERROR, TRACEBACK_CLOSE_REASON)
+        else:
+            self.refused += 1
+            self._throttle()
 
     # ------------------------------------------------------------------------------- picows calls these
 
@@ -119,7 +146,7 @@ class Connection(picows.WSListener):  # type: ignore[misc]  # picows is compiled
         notice_vanished_peers(sock)
         address = transport.underlying_transport.get_extra_info("peername") or ("?",)
         self.peer = ":".join(str(part) for part in address[:2])
-        logger.info("connection %d from %s opened", self.number, self.peer)
+        logger.info("connection %d from %s opened by %s", self.number, self.peer, self.who)
         self._connections.add(self)
         transport.send(picows.WSMsgType.BINARY, self._protocol.metadata_message)
 
@@ -186,16 +213,21 @@ class Connection(picows.WSListener):  # type: ignore[misc]  # picows is compiled
                 self._submit(payload, self._fragments_are_text)
 
     def _submit(self, payload: memoryview, is_text: bool) -> None:
-        self._queued_requests += 1
-        self._queued_bytes += len(payload)
+        refusal = self._doorkeeper.too_many(self._key)
         request = Request(
             connection=self,
             protocol=self._protocol,
-            payload=str(payload, "utf-8", "replace") if is_text else self._buffers.copy_of(payload),
+            payload=self._kept(payload, is_text) if refusal is None else "",
             arrived=time.perf_counter(),
+            refusal=refusal,
         )
+        self._queued_requests += 1
+        self._queued_bytes += len(request.payload)
         self._worker.submit(request)
         self._throttle()
+
+    def _kept(self, payload: memoryview, is_text: bool) -> bytearray | str:
+        return str(payload, "utf-8", "replace") if is_text else self._buffers.copy_of(payload)
 
     def _throttle(self) -> None:
         """Read from this client only while it has few requests waiting and takes its replies."""
@@ -253,6 +285,11 @@ class OpenConnections:
         """Say goodbye to all."""
         for connection in tuple(self._open):
             connection.close(code, reason)
+
+    def close_unwelcome(self) -> None:
+        """Say goodbye to those whose keys are no longer good."""
+        for connection in tuple(self._open):
+            connection.close_if_unwelcome()
 
     def abort(self) -> None:
         """Disconnect whoever is still there."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Plain HTTP on the policy server's port: the health check, and a word to those who come with a browser.
+"""Plain HTTP on the policy server's port: the health check, a word to those who come with a browser, refusals.
 
 In: a request's path and headers. Out: a response, or None for a WebSocket upgrade. Pure.
 """
@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import picows
 
-__all__ = ["plain_response"]
+from pi05_websocket.server.keys import Refusal
+
+__all__ = ["authorization_of", "plain_response", "refusal_response"]
 
 HEALTH_PATH = b"/healthz"
 
@@ -31,3 +33,16 @@ def plain_response(request: picows.WSUpgradeRequest) -> picows.WSUpgradeResponse
             426, _UPGRADE_REQUIRED, {"Upgrade": "websocket"}
         )
     return None
+
+
+def authorization_of(request: picows.WSUpgradeRequest) -> list[str]:
+    """Return every `Authorization` header; bytes that are no ASCII are surrogates."""
+    return list(request.headers.getall("Authorization", []))
+
+
+def refusal_response(refusal: Refusal) -> picows.WSUpgradeResponse:
+    """Answer a request for a WebSocket that is not let in; the handshake does not happen."""
+    headers = {"WWW-Authenticate": "Api-Key, Bearer"} if refusal.status == 401 else {}
+    return picows.WSUpgradeResponse.create_error_response(
+        refusal.status, refusal.text.encode(), headers
+    )

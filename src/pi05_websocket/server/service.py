@@ -17,7 +17,9 @@ import picows
 from pi05_websocket.policy import Policy
 from pi05_websocket.server.config import ServerConfig
 from pi05_websocket.server.connection import CLOSE_GOING_AWAY, Connection, OpenConnections
-from pi05_websocket.server.http import plain_response
+from pi05_websocket.server.doorkeeper import Doorkeeper
+from pi05_websocket.server.http import authorization_of, plain_response, refusal_response
+from pi05_websocket.server.keys import Refusal
 from pi05_websocket.server.worker import Outcome, PolicyWorker, Request
 
 __all__ = ["Service"]
@@ -34,16 +36,24 @@ _READ_BUFFER_BYTES = 2 * 1024 * 1024
 _HANDSHAKE_TIMEOUT_S = 10.0
 _GOODBYE_TIMEOUT_S = 1.0
 
+_LOOK_AGAIN_S = 1.0
+# A key that was revoked, or has expired, must be over within 5 s.
+
 
 class Service:
     """One run of a policy server, from listening to the last goodbye. Not reused."""
 
     def __init__(self, policy: Policy, metadata: dict[str, Any], config: ServerConfig) -> None:
-        """Prepare on the running event loop."""
+        """Prepare on the running event loop.
+
+        Raises:
+            ConfigError: If the keys file cannot be read.
+        """
         self._loop = asyncio.get_running_loop()
         self._metadata = metadata
         self._config = config
         self._connections = OpenConnections()
+        self._doorkeeper = Doorkeeper(config.keys)
         self._stop = asyncio.Event()
         self._drained = asyncio.Event()
         self._worker = PolicyWorker(
@@ -68,7 +78,9 @@ class Service:
             logger_name=_library_logger,
         )
         self._worker.start()
-        pings = self._loop.create_task(self._ping_now_and_then())
+        tasks = [self._loop.create_task(self._ping_now_and_then())]
+        if self._config.keys is not None:
+            tasks.append(self._loop.create_task(self._look_again_now_and_then()))
         try:
             listening(server.sockets[0].getsockname()[1])
             await self._stop.wait()
@@ -76,7 +88,8 @@ class Service:
             await self._finish_inference()
             await self._say_goodbye()
         finally:
-            pings.cancel()
+            for task in tasks:
+                task.cancel()
             server.close()
             self._worker.stop()
             self._connections.abort()
@@ -89,7 +102,20 @@ class Service:
         response = plain_response(request)
         if response is not None:
             return picows.WSUpgradeResponseWithListener(response, None)
-        return Connection(self._metadata, self._config, self._worker, self._connections)
+        path = request.path.decode("ascii", "replace")
+        admitted = self._doorkeeper.admit(authorization_of(request), path)
+        if isinstance(admitted, Refusal):
+            logger.info("a client was not let in: HTTP %d, %s", admitted.status, admitted.cause)
+            return picows.WSUpgradeResponseWithListener(refusal_response(admitted), None)
+        return Connection(
+            self._metadata,
+            self._config,
+            self._worker,
+            self._connections,
+            doorkeeper=self._doorkeeper,
+            key=admitted,
+            path=path,
+        )
 
     def _from_policy_thread(self, request: Request, outcome: Outcome) -> None:
         self._call(request.connection.deliver, request, outcome)
@@ -102,6 +128,12 @@ class Service:
         while self._config.ping_interval_s:
             await asyncio.sleep(self._config.ping_interval_s)
             self._connections.ping()
+
+    async def _look_again_now_and_then(self) -> None:
+        while True:
+            await asyncio.sleep(_LOOK_AGAIN_S)
+            self._doorkeeper.look_again()
+            self._connections.close_unwelcome()
 
     async def _finish_inference(self) -> None:
         self._worker.stop()

@@ -21,7 +21,7 @@ from pi05_websocket.server.mailbox import Mailbox
 from pi05_websocket.wire.protocol import ServerProtocol
 from pi05_websocket.wire.realtime import split_realtime
 
-__all__ = ["Answered", "Asker", "Failed", "Outcome", "PolicyWorker", "Request"]
+__all__ = ["Answered", "Asker", "Failed", "Outcome", "PolicyWorker", "Refused", "Request"]
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +47,10 @@ class Request:
     arrived: float
     """`time.perf_counter()` when its last byte was there."""
 
+    refusal: str | None = None
+    """The text to answer it with instead of asking the policy. It waits for its turn all the same: the n-th
+    answer belongs to the n-th request."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answered:
@@ -66,7 +70,14 @@ class Failed:
     """The last line of it, for the log."""
 
 
-Outcome = Answered | Failed
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refused:
+    """The text to send for a request that was not let through; the connection stays."""
+
+    text: str
+
+
+Outcome = Answered | Failed | Refused
 
 
 class PolicyWorker:
@@ -134,6 +145,8 @@ class PolicyWorker:
         self._stopped()
 
     def _outcome(self, request: Request) -> Outcome:
+        if request.refusal is not None:
+            return Refused(text=request.refusal)
         queue_ms = (time.perf_counter() - request.arrived) * 1000
         try:
             message, infer_ms = self._answer(request, queue_ms)

@@ -7,6 +7,8 @@ Rules (openpi `serving/websocket_policy_server.py` @ 15a9616):
 2. Then strictly one reply for each request, in the order of the requests. There are no request ids:
    the n-th reply answers the n-th request. Requests may be pipelined.
 3. A text message instead of a reply is an error: the server's traceback. The server then closes with 1011.
+   Ours does not close after a text that begins with `REFUSED`: nothing went wrong, the request was not let
+   through. It counts as the reply, so the next one is still told apart.
 4. Text to the server is an error too.
 
 The client side therefore knows by counting which request a reply belongs to, however late it comes. It loses
@@ -36,6 +38,7 @@ from pi05_websocket.wire.encoded_images import decode_images, image_announcement
 __all__ = [
     "CLOSE_INTERNAL_ERROR",
     "CLOSE_NORMAL",
+    "REFUSED",
     "TRACEBACK_CLOSE_REASON",
     "ClientProtocol",
     "MetadataReceived",
@@ -51,6 +54,9 @@ CLOSE_INTERNAL_ERROR = 1011
 
 TRACEBACK_CLOSE_REASON = "Internal server error. Traceback included in previous frame."
 """Close reason of a stock server after an error, word for word."""
+
+REFUSED = "RequestRefused: "
+"""How the text begins that answers a request which a server of ours did not let through."""
 
 Buffer = bytes | bytearray | memoryview
 
@@ -208,8 +214,10 @@ class ClientProtocol:
         return [MetadataReceived(metadata)]
 
     def _receive_error_text(self, text: str) -> list[Event]:
-        # Stock servers close right after this frame (rule 3): what else was pipelined is lost with it.
         failed: list[Event] = [RequestFailed(self._outstanding.popleft(), server_error(text))]
+        if text.startswith(REFUSED):
+            return failed
+        # Stock servers close right after this frame (rule 3): what else was pipelined is lost with it.
         return failed + self._end(
             ConnectionLost(
                 "the server closes after an error",

@@ -80,7 +80,7 @@ def welcome(command: ServeCommand, server: WebsocketPolicyServer) -> str:
     url = server.url
     note = "only this machine can reach it; --host 0.0.0.0 lets robots on the network in"
     if command.host in ("0.0.0.0", "::", ""):
-        url = f"ws://{_own_address()}:{server.port}"
+        url = f"{url.partition(':')[0]}://{_own_address()}:{server.port}"
         note = "whoever reaches this machine can reach it"
     return (
         f"serving {command.policy} at {url} ({note})\n"

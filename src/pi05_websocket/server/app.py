@@ -88,7 +88,8 @@ class WebsocketPolicyServer:
     @property
     def url(self) -> str:
         """Where a client on this machine finds the server."""
-        return f"ws://{_EVERY_INTERFACE.get(self._host, self._host)}:{self._port}"
+        scheme = "wss" if self._config.tls_cert else "ws"
+        return f"{scheme}://{_EVERY_INTERFACE.get(self._host, self._host)}:{self._port}"
 
     def serve_forever(self, *, listening: Callable[[], None] = lambda: None) -> None:
         """Serve until SIGINT or SIGTERM, then finish the inference under way and return.

@@ -27,6 +27,16 @@ class ServerConfig:
     """File with the keys that let robots in, made by `pi05-websocket keys`; read again when it changes. None:
     everybody who reaches the port comes in, as at a stock server."""
 
+    tls_cert: str | None = None
+    """PEM file with the server's certificate and those above it: robots connect with `wss://`. Read again when
+    it changes, for connections from then on."""
+
+    tls_key: str | None = None
+    """PEM file with the private key of `tls_cert`, without a password."""
+
+    tls_client_ca: str | None = None
+    """PEM file of authorities: only clients with a certificate of theirs come in; keys count too. Read once."""
+
     debug: bool = True
     """Send the whole traceback of a failed request to its client, as OpenPI does; else its last line."""
 
@@ -53,6 +63,14 @@ class ServerConfig:
         for name, least in _AT_LEAST.items():
             if not getattr(self, name) >= least:
                 raise ConfigError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        if bool(self.tls_cert) != bool(self.tls_key):
+            raise ConfigError(
+                "tls_cert and tls_key: give both or neither; they may be the same file"
+            )
+        if self.tls_client_ca and not self.tls_cert:
+            raise ConfigError(
+                "tls_client_ca without tls_cert: clients show certificates over TLS only"
+            )
 
     @property
     def limits(self) -> DecodeLimits:

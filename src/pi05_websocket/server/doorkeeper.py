@@ -14,8 +14,9 @@ from pathlib import Path
 
 from pi05_websocket.errors import ConfigError
 from pi05_websocket.server.keys import KeySet, Refusal, RobotKey, decide
-from pi05_websocket.server.keys_file import read_keys, signature
+from pi05_websocket.server.keys_file import read_keys
 from pi05_websocket.server.rate import TokenBucket
+from pi05_websocket.server.watching import signature
 from pi05_websocket.wire.protocol import REFUSED
 
 __all__ = ["Doorkeeper"]
@@ -52,7 +53,7 @@ class Doorkeeper:
         self._monotonic = monotonic
         self._buckets: dict[str, TokenBucket] = {}
         self._keys = KeySet()
-        self._seen: tuple[int, ...] | None = None
+        self._seen: tuple[tuple[int, ...] | None, ...] = ()
         if self._path is not None:
             self._seen = signature(self._path)
             self._keys = read_keys(self._path)

@@ -20,7 +20,7 @@ import msgspec
 from pi05_websocket.errors import ConfigError
 from pi05_websocket.server.keys import KeySet, RobotKey, format_keys, hashed, parse_keys
 
-__all__ = ["add_key", "read_keys", "revoke_key", "rotate_key", "signature"]
+__all__ = ["add_key", "read_keys", "revoke_key", "rotate_key"]
 
 _PREFIX = "pi05_"
 # So that a secret that was pasted somewhere is known for what it is.
@@ -40,15 +40,6 @@ def read_keys(path: Path) -> KeySet:
             f"Make one: pi05-websocket keys add NAME --file {path}"
         ) from exc
     return parse_keys(text, str(path))
-
-
-def signature(path: Path) -> tuple[int, ...] | None:
-    """Return what changes when a file does; None while there is none."""
-    try:
-        found = os.stat(path)
-    except OSError:
-        return None
-    return found.st_mtime_ns, found.st_size, found.st_ino
 
 
 def add_key(

@@ -20,6 +20,7 @@ from pi05_websocket.server.connection import CLOSE_GOING_AWAY, Connection, OpenC
 from pi05_websocket.server.doorkeeper import Doorkeeper
 from pi05_websocket.server.http import authorization_of, plain_response, refusal_response
 from pi05_websocket.server.keys import Refusal
+from pi05_websocket.server.tls import Certificate
 from pi05_websocket.server.worker import Outcome, PolicyWorker, Request
 
 __all__ = ["Service"]
@@ -37,7 +38,7 @@ _HANDSHAKE_TIMEOUT_S = 10.0
 _GOODBYE_TIMEOUT_S = 1.0
 
 _LOOK_AGAIN_S = 1.0
-# A key that was revoked, or has expired, must be over within 5 s.
+# A key that was revoked, or has expired, must be over within 5 s. Without keys and TLS there is nothing to do.
 
 
 class Service:
@@ -47,13 +48,14 @@ class Service:
         """Prepare on the running event loop.
 
         Raises:
-            ConfigError: If the keys file cannot be read.
+            ConfigError: If the keys file or a certificate cannot be read.
         """
         self._loop = asyncio.get_running_loop()
         self._metadata = metadata
         self._config = config
         self._connections = OpenConnections()
         self._doorkeeper = Doorkeeper(config.keys)
+        self._certificate = Certificate(config)
         self._stop = asyncio.Event()
         self._drained = asyncio.Event()
         self._worker = PolicyWorker(
@@ -68,6 +70,7 @@ class Service:
         Raises:
             OSError: If the address cannot be listened on.
         """
+        context = self._certificate.context
         server = await picows.ws_create_server(
             self._accept,
             host,
@@ -76,11 +79,14 @@ class Service:
             read_buffer_init_size=_READ_BUFFER_BYTES,
             websocket_handshake_timeout=_HANDSHAKE_TIMEOUT_S,
             logger_name=_library_logger,
+            ssl=context,
+            ssl_handshake_timeout=_HANDSHAKE_TIMEOUT_S if context else None,
         )
         self._worker.start()
-        tasks = [self._loop.create_task(self._ping_now_and_then())]
-        if self._config.keys is not None:
-            tasks.append(self._loop.create_task(self._look_again_now_and_then()))
+        tasks = [
+            self._loop.create_task(self._ping_now_and_then()),
+            self._loop.create_task(self._look_again_now_and_then()),
+        ]
         try:
             listening(server.sockets[0].getsockname()[1])
             await self._stop.wait()
@@ -133,6 +139,7 @@ class Service:
         while True:
             await asyncio.sleep(_LOOK_AGAIN_S)
             self._doorkeeper.look_again()
+            self._certificate.look_again()
             self._connections.close_unwelcome()
 
     async def _finish_inference(self) -> None:

@@ -17,6 +17,7 @@ import pytest
 
 from pi05_websocket import cli
 from pi05_websocket.cli import serve
+from pi05_websocket.server import ServerConfig
 from pi05_websocket.server.app import why_not
 
 
@@ -71,8 +72,13 @@ def test_port_in_use(recording: str, capsys: pytest.CaptureFixture[str]) -> None
     ("words", "code", "message"),
     [
         (["--policy", "nowhere:make"], 2, "there is no module 'nowhere'"),
-        (["--policy", "RECORDING", "--host", "192.0.2.1"], 1, "192.0.2.1 is no address of this machine"),
+        (["--policy", "RECORDING", "--insecure", "--host", "192.0.2.1"], 1, "192.0.2.1 is no address of this"),
         (["--policy", "RECORDING", "--stop-timeout-s", "-1"], 2, "stop_timeout_s must be at least 0"),
+        (["--policy", "RECORDING", "--host", "0.0.0.0"], 2, "no keys (--keys FILE"),
+        (["--policy", "RECORDING", "--host", "", "--keys", "x"], 2, "has no TLS (--tls-cert FILE"),
+        (["--policy", "x:y", "--host", "0.0.0.0", "--behind-proxy", "--keys", "x"], 2, "around the proxy"),
+        (["--policy", "RECORDING", "--tls-cert", "x"], 2, "tls_cert and tls_key"),
+        (["--policy", "RECORDING", "--keys", "nowhere.json"], 2, "the keys file cannot be read"),
         ([], 2, "--policy"),
     ],
 )  # fmt: skip
@@ -115,5 +121,7 @@ def test_a_server_for_the_network_tells_its_address() -> None:
     server = WebsocketPolicyServer(ReplayPolicy(np.zeros((1, 6))), command.host, command.port)
     shown = serve.welcome(command, server)
     assert "whoever reaches this machine can reach it" in shown
+    keyed = serve.ServeCommand(policy="x:y", host="0.0.0.0", config=ServerConfig(keys="k"))
+    assert "who has a key or certificate comes in" in serve.welcome(keyed, server)
     assert re.search(r"--policy\.websocket_url=ws://\d+\.\d+\.\d+\.\d+:8000$", shown)
     assert "0.0.0.0" not in shown

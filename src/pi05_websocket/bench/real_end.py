@@ -47,7 +47,7 @@ def _join(facts: dict[str, Any]) -> None:
 
 def _serve(facts: dict[str, Any]) -> None:
     from pi05_websocket.bench.real import Charged, StillPolicy
-    from pi05_websocket.server import WebsocketPolicyServer
+    from pi05_websocket.server import ServerConfig, WebsocketPolicyServer
 
     if facts["policy"] == "expert":
         from pi05_websocket.sim.expert import ExpertPolicy
@@ -56,7 +56,8 @@ def _serve(facts: dict[str, Any]) -> None:
     else:
         policy = StillPolicy()
     host = f"{namespaces.PREFIX}{facts['end']}" if facts["handover"] is not None else _HERE
-    server = WebsocketPolicyServer(Charged(policy), host, 0)
+    # Nobody else is in the benchmark's own network.
+    server = WebsocketPolicyServer(Charged(policy), host, 0, config=ServerConfig(insecure=True))
 
     def wait_for_the_end() -> None:
         with contextlib.suppress(OSError):

@@ -73,8 +73,8 @@ _EXAMPLES = """\
 examples:
   pi05-websocket demo                                 the whole loop, nothing to prepare
   pi05-websocket serve --policy expert                the simulator's policy, for this machine
-  pi05-websocket serve --policy my_module:make_policy --host 0.0.0.0
-                                                      your own, for robots on the network
+  pi05-websocket serve --policy my_module:make_policy your own
+  pi05-websocket keys add NAME                        a key for a robot on the network
 """
 
 

@@ -15,7 +15,9 @@ from typing import Annotated, Literal
 import tyro
 
 from pi05_websocket.cli import EXIT_FAILED, EXIT_OK
+from pi05_websocket.errors import ConfigError
 from pi05_websocket.server import ServerConfig, WebsocketPolicyServer
+from pi05_websocket.server.exposure import is_loopback, not_behind_a_proxy, why_not_safe
 from pi05_websocket.server.loading import load_policy
 
 __all__ = ["ServeCommand", "run"]
@@ -28,7 +30,8 @@ checks (GET /healthz) and other robots never wait for it. Ctrl-C stops it after 
 
 examples:
   pi05-websocket serve --policy expert
-  pi05-websocket serve --policy my_module:make_policy --host 0.0.0.0
+  pi05-websocket serve --policy my_module:make_policy --host 0.0.0.0 --keys keys.json \\
+                       --tls-cert cert.pem --tls-key key.pem
   pi05-websocket serve --policy lerobot:outputs/train/pi05/checkpoints/last/pretrained_model
   pi05-websocket serve --policy "replay:wave.npz?loop&action_horizon=25"
 """
@@ -43,7 +46,7 @@ class ServeCommand:
     checkpoint's folder or its name on the hub), replay:FILE or expert."""
 
     host: str = "127.0.0.1"
-    """Address to listen on. 0.0.0.0 lets other computers in; --keys asks them for a key."""
+    """Address to listen on. 0.0.0.0 lets other computers in, and asks for --keys and --tls-cert."""
 
     port: int = 8000
     """TCP port; 0 lets the system choose one."""
@@ -65,6 +68,7 @@ def run(argv: list[str]) -> int:
     logging.basicConfig(
         level=command.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
+    _refuse_to_serve_strangers(command)
     server = WebsocketPolicyServer(
         load_policy(command.policy), command.host, command.port, config=command.config
     )
@@ -76,12 +80,28 @@ def run(argv: list[str]) -> int:
     return EXIT_OK
 
 
+def _refuse_to_serve_strangers(command: ServeCommand) -> None:
+    """Check the address before a model is loaded for it.
+
+    Raises:
+        ConfigError: If others can reach it who should not.
+    """
+    wrong = not_behind_a_proxy(command.host, command.config)
+    if wrong is None and not command.config.insecure:
+        wrong = why_not_safe(command.host, command.config)
+    if wrong is not None:
+        raise ConfigError(wrong)
+
+
 def welcome(command: ServeCommand, server: WebsocketPolicyServer) -> str:
     url = server.url
     note = "only this machine can reach it; --host 0.0.0.0 lets robots on the network in"
+    if not is_loopback(command.host):
+        note = "whoever reaches this machine can reach it"
+        if command.config.keys or command.config.tls_client_ca:
+            note = "who has a key or certificate comes in"
     if command.host in ("0.0.0.0", "::", ""):
         url = f"{url.partition(':')[0]}://{_own_address()}:{server.port}"
-        note = "whoever reaches this machine can reach it"
     return (
         f"serving {command.policy} at {url} ({note})\n"
         f"on the robot: --policy.type=pi05_websocket --policy.websocket_url={url}"

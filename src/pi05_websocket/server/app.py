@@ -22,6 +22,7 @@ from typing import Any
 from pi05_websocket.errors import ConfigError
 from pi05_websocket.policy import Policy, policy_metadata
 from pi05_websocket.server.config import ServerConfig
+from pi05_websocket.server.exposure import not_behind_a_proxy, why_not_safe
 from pi05_websocket.server.service import Service
 from pi05_websocket.wire import codec
 
@@ -37,8 +38,8 @@ class WebsocketPolicyServer:
 
     Like OpenPI's class it takes policy, host, port and metadata, and `serve_forever()` runs it. Unlike
     there the default host is the loopback interface: nobody else can reach it unless you say
-    `host="0.0.0.0"`. `policy.reset()` is never called, as there: OpenPI's protocol has no episodes, and
-    other robots share the policy.
+    `host="0.0.0.0"`, which is warned about unless the server asks for keys over TLS. `policy.reset()` is
+    never called, as there: OpenPI's protocol has no episodes, and other robots share the policy.
 
     From another thread: `start()`, `port`, `close()`, or the same as a context manager.
     """
@@ -62,7 +63,7 @@ class WebsocketPolicyServer:
             config: Bounds and behaviour.
 
         Raises:
-            ConfigError: If the policy has no `infer`.
+            ConfigError: If the policy has no `infer`, or no proxy can be alone before `host`.
             EncodeError: If the metadata cannot travel.
         """
         if not callable(getattr(policy, "infer", None)):
@@ -73,6 +74,9 @@ class WebsocketPolicyServer:
         self._host = host
         self._port = port or 0
         self._config = config or ServerConfig()
+        wrong = not_behind_a_proxy(self._host, self._config)
+        if wrong is not None:
+            raise ConfigError(wrong)
         self._service: Service | None = None
         self._thread: threading.Thread | None = None
 
@@ -164,6 +168,12 @@ class WebsocketPolicyServer:
         def note(port: int) -> None:
             self._port = port
             logger.info("serving %s at %s", type(self._policy).__name__, self.url)
+            if self._config.behind_proxy:
+                logger.info("TLS ends at a proxy: what comes to %s is not encrypted", self.url)
+            unsafe = why_not_safe(self._host, self._config)
+            if unsafe is not None and not self._config.insecure:
+                # OpenPI's call, `host="0.0.0.0"`, must work: here a word, on the command line a refusal.
+                logger.warning("NOT SAFE: %s In Python these are fields of ServerConfig.", unsafe)
             listening()
 
         self._service = Service(self._policy, self.metadata, self._config)

@@ -37,6 +37,12 @@ class ServerConfig:
     tls_client_ca: str | None = None
     """PEM file of authorities: only clients with a certificate of theirs come in; keys count too. Read once."""
 
+    behind_proxy: bool = False
+    """A proxy before the server does TLS; only on a loopback or private address."""
+
+    insecure: bool = False
+    """Serve other computers without keys or without TLS: for a network you trust."""
+
     debug: bool = True
     """Send the whole traceback of a failed request to its client, as OpenPI does; else its last line."""
 

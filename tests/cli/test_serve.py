@@ -95,7 +95,7 @@ def test_help(capsys: pytest.CaptureFixture[str]) -> None:
     """Every setting is explained, with examples."""
     assert cli.main(["serve", "--help"]) == 0
     shown = capsys.readouterr().out
-    for word in ("--policy", "--host", "--port", "--no-debug", "--no-encoded-images", "examples:"):
+    for word in ("--policy", "--host", "--port", "--debug", "--no-encoded-images", "examples:"):
         assert word in shown
 
 

@@ -271,6 +271,15 @@ def test_error_text(debug: bool, first_line: str) -> None:
     assert lines[-1] == "KeyError: 'observation/state'"
 
 
+def test_without_debug_no_file_and_no_note_is_told() -> None:
+    """A syntax error in somebody's policy names its file, JAX hangs notes on its errors: both stay here."""
+    server = ServerProtocol({}, debug=False)
+    error = SyntaxError("invalid", ("/home/somebody/policy.py", 3, 1, "secret = ", 3, 2))
+    error.add_note("in /home/somebody")
+    assert server.error_text(error) == "SyntaxError: invalid\n"
+    assert server.error_text(ValueError("two\nlines")) == "ValueError: two\nlines\n"
+
+
 # -------------------------------------------------------------------------------------- the two sides linked
 
 

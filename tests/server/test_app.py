@@ -157,9 +157,15 @@ def test_a_failed_request_gets_its_traceback_and_the_stock_close(
     assert "actions" in other.reply()
 
 
-def test_without_debug_only_the_last_line_is_sent(serve: Any, connect: Any, scripted: Any) -> None:
-    """A server for strangers keeps its tracebacks in its own log."""
-    client = connect(serve(scripted, debug=False))
+def test_through_a_proxy_only_type_and_message_are_sent(
+    serve: Any, connect: Any, scripted: Any
+) -> None:
+    """A server for strangers keeps its tracebacks in its own log; with debug it sends them."""
+    frank = connect(serve(scripted, behind_proxy=True, debug=True))
+    frank.reply()
+    frank.request({"do": "fail"})
+    assert frank.receive()[1].startswith(b"Traceback")
+    client = connect(serve(scripted, behind_proxy=True))
     client.reply()
     client.request({"do": "fail"})
     assert client.receive() == (TEXT, b"KeyError: 'observation/image'\n")

@@ -26,6 +26,7 @@ class Link:
         self.underlying_transport = self
         self.reading = True
         self.is_disconnected = False
+        self.close_handshake = None
         self.sent: list[Any] = []
 
     def pause_reading(self) -> None:

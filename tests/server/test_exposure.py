@@ -12,7 +12,14 @@ from hypothesis import strategies as st
 
 from pi05_websocket.errors import ConfigError
 from pi05_websocket.server import ServerConfig, WebsocketPolicyServer
-from pi05_websocket.server.exposure import is_loopback, is_private, not_behind_a_proxy, why_not_safe
+from pi05_websocket.server.exposure import (
+    forwarded_for,
+    is_loopback,
+    is_private,
+    not_behind_a_proxy,
+    shows_tracebacks,
+    why_not_safe,
+)
 
 TLS = {"tls_cert": "c", "tls_key": "k"}
 
@@ -80,6 +87,39 @@ def test_a_proxy_must_be_alone_before_the_server(scripted: Any, host: str, told:
     if told:
         with pytest.raises(ConfigError, match="can be reached around the proxy"):
             WebsocketPolicyServer(scripted, host, 0, config=config)
+
+
+@pytest.mark.parametrize(
+    ("peer", "settings", "shown"),
+    [
+        ("127.0.0.1", {}, True),
+        ("::1", {}, True),
+        ("10.0.0.5", {}, False),
+        ("?", {}, False),
+        ("127.0.0.1", {"behind_proxy": True}, False),
+        ("10.0.0.5", {"debug": True}, True),
+        ("127.0.0.1", {"behind_proxy": True, "debug": True}, True),
+    ],
+)
+def test_who_sees_tracebacks(peer: str, settings: dict[str, Any], shown: bool) -> None:
+    """This machine's own clients; others with debug alone."""
+    assert shows_tracebacks(peer, ServerConfig(**settings)) is shown
+
+
+@pytest.mark.parametrize(
+    ("headers", "address"),
+    [
+        ([], None),
+        (["203.0.113.9"], "203.0.113.9"),
+        (["1.2.3.4, 203.0.113.9"], "203.0.113.9"),
+        (["1.2.3.4", "2001:db8::1"], "2001:db8::1"),
+        (["203.0.113.9, who=admin"], None),
+        ([""], None),
+    ],
+)
+def test_the_address_a_proxy_saw(headers: list[str], address: str | None) -> None:
+    """The last one, if it is an address: whoever connects can send the ones before."""
+    assert forwarded_for(headers) == address
 
 
 @given(st.text(max_size=60))

@@ -43,8 +43,9 @@ class ServerConfig:
     insecure: bool = False
     """Serve other computers without keys or without TLS: for a network you trust."""
 
-    debug: bool = True
-    """Send the whole traceback of a failed request to its client, as OpenPI does; else its last line."""
+    debug: bool = False
+    """Send the whole traceback of a failed request to its client, as OpenPI does, also to other computers and
+    through a proxy; else these get type and message. Clients on this machine always get it."""
 
     max_message_bytes: int = 64 * 1024 * 1024
     """Longest request in bytes; a longer one closes its connection with 1009."""

@@ -18,6 +18,7 @@ from pi05_websocket.keepalive import notice_vanished_peers
 from pi05_websocket.server.buffers import ReceiveBuffers
 from pi05_websocket.server.config import ServerConfig
 from pi05_websocket.server.doorkeeper import Doorkeeper
+from pi05_websocket.server.exposure import shows_tracebacks
 from pi05_websocket.server.keys import RobotKey
 from pi05_websocket.server.worker import Answered, Failed, Outcome, PolicyWorker, Request
 from pi05_websocket.wire.protocol import (
@@ -38,6 +39,8 @@ CLOSE_TOO_BIG = 1009
 _GOODBYE_TIMEOUT_S = 5.0
 # After our close frame the client reads on until it has it; cutting earlier could take the error text away.
 
+_LONGEST_WHY = 200
+
 _numbers = itertools.count(1)
 
 
@@ -54,20 +57,23 @@ class Connection(picows.WSListener):  # type: ignore[misc]  # picows is compiled
         doorkeeper: Doorkeeper,
         key: RobotKey | None = None,
         path: str = "/",
+        forwarded: str | None = None,
     ) -> None:
         self.number = next(_numbers)
         self.peer = "?"
         self.exchanges = 0
+        self.requests = 0
         self.refused = 0
+        self._bytes_in = 0
+        self._bytes_out = 0
+        self._opened_at = time.monotonic()
+        self._why: str | None = None
         self._doorkeeper = doorkeeper
         self._key = key
         self._path = path
-        self._protocol = ServerProtocol(
-            metadata,
-            debug=config.debug,
-            limits=config.limits,
-            encoded_images=config.encoded_images,
-        )
+        self._forwarded = forwarded
+        self._metadata = metadata
+        self._protocol: ServerProtocol  # from when the peer is known
         self._config = config
         self._worker = worker
         self._connections = connections
@@ -106,6 +112,7 @@ class Connection(picows.WSListener):  # type: ignore[misc]  # picows is compiled
         if self._closing:
             return
         self._closing = True
+        self._why = self._why or _already_said(self._ws) or f"{code} {reason}"
         self._worker.forget(self)
         self._ws.send_close(code, reason)
         self._ws.underlying_transport.resume_reading()  # its goodbye may stand behind more requests
@@ -125,13 +132,13 @@ class Connection(picows.WSListener):  # type: ignore[misc]  # picows is compiled
         if self._closing:
             return
         if isinstance(outcome, Answered):
-            self._ws.send(picows.WSMsgType.BINARY, outcome.message)
+            self._send(picows.WSMsgType.BINARY, outcome.message)
             self._note(request, outcome)
             self._throttle()
             return
-        self._ws.send(picows.WSMsgType.TEXT, outcome.text.encode("utf-8", "backslashreplace"))
+        self._send(picows.WSMsgType.TEXT, outcome.text.encode("utf-8", "backslashreplace"))
         if isinstance(outcome, Failed):
-            logger.info("connection %d: closing after an error: %s", self.number, outcome.cause)
+            self._why = f"{CLOSE_INTERNAL_ERROR} {outcome.cause}"
             self.close(CLOSE_INTERNAL_ERROR, TRACEBACK_CLOSE_REASON)
         else:
             self.refused += 1
@@ -145,10 +152,19 @@ class Connection(picows.WSListener):  # type: ignore[misc]  # picows is compiled
         sock = transport.underlying_transport.get_extra_info("socket")
         notice_vanished_peers(sock)
         address = transport.underlying_transport.get_extra_info("peername") or ("?",)
+        host = str(address[0])
+        self._protocol = ServerProtocol(
+            self._metadata,
+            debug=shows_tracebacks(host, self._config),
+            limits=self._config.limits,
+            encoded_images=self._config.encoded_images,
+        )
         self.peer = ":".join(str(part) for part in address[:2])
+        if self._forwarded is not None:
+            self.peer = f"{self._forwarded} via {self.peer}"
         logger.info("connection %d from %s opened by %s", self.number, self.peer, self.who)
         self._connections.add(self)
-        transport.send(picows.WSMsgType.BINARY, self._protocol.metadata_message)
+        self._send(picows.WSMsgType.BINARY, self._protocol.metadata_message)
 
     def on_ws_frame(self, transport: Any, frame: Any) -> None:
         """Take a frame. Pings are answered by picows."""
@@ -168,12 +184,16 @@ class Connection(picows.WSListener):  # type: ignore[misc]  # picows is compiled
             self._fragments_are_text = kind == picows.WSMsgType.TEXT
 
     def on_ws_disconnected(self, transport: Any) -> None:
-        """Forget what still waits for this client."""
+        """Forget what still waits for this client; leave a line about it."""
         self._closing = True
         self._worker.forget(self)
+        why = self._why or _already_said(transport) or "lost: no goodbye"
+        # What clients say is quoted: it must not look like lines of ours.
         logger.info(
-            "connection %d from %s closed after %d exchanges",
-            self.number, self.peer, self.exchanges,
+            "connection %d closed who=%s from=%r seconds=%.1f requests=%d answered=%d refused=%d bytes_in=%d "
+            "bytes_out=%d why=%r",
+            self.number, self.who, self.peer, time.monotonic() - self._opened_at, self.requests, self.exchanges,
+            self.refused, self._bytes_in, self._bytes_out, why[:_LONGEST_WHY],
         )  # fmt: skip
         self._connections.discard(self)
 
@@ -193,6 +213,7 @@ class Connection(picows.WSListener):  # type: ignore[misc]  # picows is compiled
         code = int(frame.get_close_code())
         if not self._closing:
             self._closing = True
+            self._why = f"{code} by the client"
             self._worker.forget(self)
             # 1005 and the like say that there was no code, and may not be sent (RFC 6455, 7.4.1).
             self._ws.send_close(code if code in range(1000, 1004) or code >= 3000 else 1000)
@@ -221,10 +242,16 @@ class Connection(picows.WSListener):  # type: ignore[misc]  # picows is compiled
             arrived=time.perf_counter(),
             refusal=refusal,
         )
+        self.requests += 1
+        self._bytes_in += len(payload)
         self._queued_requests += 1
         self._queued_bytes += len(request.payload)
         self._worker.submit(request)
         self._throttle()
+
+    def _send(self, kind: Any, message: bytes) -> None:
+        self._bytes_out += len(message)
+        self._ws.send(kind, message)
 
     def _kept(self, payload: memoryview, is_text: bool) -> bytearray | str:
         return str(payload, "utf-8", "replace") if is_text else self._buffers.copy_of(payload)
@@ -252,6 +279,12 @@ class Connection(picows.WSListener):  # type: ignore[misc]  # picows is compiled
             self.number, self.exchanges, answered.queue_ms, answered.infer_ms, total_ms,
             len(request.payload), len(answered.message),
         )  # fmt: skip
+
+
+def _already_said(transport: Any) -> str | None:
+    """Return the goodbye that picows sent by itself, over frames that are none."""
+    sent = transport.close_handshake and transport.close_handshake.sent
+    return f"{int(sent.code)} {sent.reason}" if sent else None
 
 
 class OpenConnections:

@@ -7,10 +7,18 @@ In: the address to listen on, or a peer's, and the settings. Out: yes, no, or wh
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Sequence
 
 from pi05_websocket.server.config import ServerConfig
 
-__all__ = ["is_loopback", "is_private", "not_behind_a_proxy", "why_not_safe"]
+__all__ = [
+    "forwarded_for",
+    "is_loopback",
+    "is_private",
+    "not_behind_a_proxy",
+    "shows_tracebacks",
+    "why_not_safe",
+]
 
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -55,6 +63,21 @@ def not_behind_a_proxy(host: str, config: ServerConfig) -> str | None:
         f"--behind-proxy: {host or 'every interface'} can be reached around the proxy. Listen on 127.0.0.1, "
         "or on the one private address that the proxy knows."
     )
+
+
+def shows_tracebacks(peer: str, config: ServerConfig) -> bool:
+    """Whether a client may see where in our code its request failed: on this machine, or with `debug`."""
+    return config.debug or (is_loopback(peer) and not config.behind_proxy)
+
+
+def forwarded_for(headers: Sequence[str]) -> str | None:
+    """Return the address that the nearest proxy saw, by the request's `X-Forwarded-For` headers.
+
+    It is the last one: those before it are what the client, or a proxy farther away, said.
+    """
+    last = headers[-1].rpartition(",")[2].strip() if headers else ""
+    address = _address(last)
+    return None if address is None else str(address)
 
 
 def _address(host: str) -> _Address | None:

@@ -18,6 +18,7 @@ from pi05_websocket.policy import Policy
 from pi05_websocket.server.config import ServerConfig
 from pi05_websocket.server.connection import CLOSE_GOING_AWAY, Connection, OpenConnections
 from pi05_websocket.server.doorkeeper import Doorkeeper
+from pi05_websocket.server.exposure import forwarded_for
 from pi05_websocket.server.http import authorization_of, plain_response, refusal_response
 from pi05_websocket.server.keys import Refusal
 from pi05_websocket.server.tls import Certificate
@@ -109,9 +110,15 @@ class Service:
         if response is not None:
             return picows.WSUpgradeResponseWithListener(response, None)
         path = request.path.decode("ascii", "replace")
+        forwarded = None
+        if self._config.behind_proxy:  # from anybody else it is what the client says
+            forwarded = forwarded_for(request.headers.getall("X-Forwarded-For", []))
         admitted = self._doorkeeper.admit(authorization_of(request), path)
         if isinstance(admitted, Refusal):
-            logger.info("a client was not let in: HTTP %d, %s", admitted.status, admitted.cause)
+            logger.info(
+                "a client was not let in from=%s: HTTP %d, %s",
+                forwarded or "?", admitted.status, admitted.cause,
+            )  # fmt: skip
             return picows.WSUpgradeResponseWithListener(refusal_response(admitted), None)
         return Connection(
             self._metadata,
@@ -121,6 +128,7 @@ class Service:
             doorkeeper=self._doorkeeper,
             key=admitted,
             path=path,
+            forwarded=forwarded,
         )
 
     def _from_policy_thread(self, request: Request, outcome: Outcome) -> None:

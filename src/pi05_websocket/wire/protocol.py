@@ -303,8 +303,10 @@ class ServerProtocol:
     def error_text(self, error: BaseException) -> str:
         """Return the text frame for a failed request; close with 1011 and the standard reason after it.
 
-        With `debug` the whole traceback as OpenPI sends it, otherwise its last line.
+        With `debug` the whole traceback as OpenPI sends it, otherwise type and message: no file, no note.
         """
         if self._debug:
             return "".join(traceback.format_exception(error))
-        return "".join(traceback.format_exception_only(error))
+        short = traceback.TracebackException(type(error), error, None)
+        short.__notes__ = None
+        return list(short.format_exception_only())[-1]

@@ -123,5 +123,6 @@ def test_a_server_for_the_network_tells_its_address() -> None:
     assert "whoever reaches this machine can reach it" in shown
     keyed = serve.ServeCommand(policy="x:y", host="0.0.0.0", config=ServerConfig(keys="k"))
     assert "who has a key or certificate comes in" in serve.welcome(keyed, server)
+    assert serve.welcome(keyed, server).endswith(" --policy.api_key_file=FILE")
     assert re.search(r"--policy\.websocket_url=ws://\d+\.\d+\.\d+\.\d+:8000$", shown)
     assert "0.0.0.0" not in shown

@@ -102,9 +102,10 @@ def welcome(command: ServeCommand, server: WebsocketPolicyServer) -> str:
             note = "who has a key or certificate comes in"
     if command.host in ("0.0.0.0", "::", ""):
         url = f"{url.partition(':')[0]}://{_own_address()}:{server.port}"
+    key = " --policy.api_key_file=FILE" if command.config.keys else ""
     return (
         f"serving {command.policy} at {url} ({note})\n"
-        f"on the robot: --policy.type=pi05_websocket --policy.websocket_url={url}"
+        f"on the robot: --policy.type=pi05_websocket --policy.websocket_url={url}{key}"
     )
 
 

@@ -13,7 +13,7 @@ FOLDERS = {
     "plugin": ("lerobot", "lerobot"),
     "sim": ("sim", "so101_nexus"),
     "interop": ("openpi", "openpi_client"),
-    "faults": ("faults", "trustme"),
+    "faults": ("faults", "websockets"),
 }
 """Folder -> the marker all its tests have, and the package they cannot be collected without."""
 

@@ -138,3 +138,13 @@ def test_impossible_bounds_are_refused(bad: dict[str, object]):
     """Settings are checked when they are made."""
     with pytest.raises(ConfigError):
         ResumeConfig(**bad)  # type: ignore[arg-type]
+
+
+def test_a_plan_of_one_row_has_no_speed():
+    """It is approached within the time there is for that."""
+    approach = Approach(ResumeConfig(max_ticks=10))
+    row = np.array([[20.0]], np.float32)
+
+    approach.begin(row, 0, commanded=None, measured=np.zeros(1, np.float32))
+
+    assert approach.follow(row[0]).tolist() == [2.0]

@@ -327,6 +327,10 @@ class TestAsking:
 
         assert value_at(scheduler, 1) == 1
 
+    def test_while_starved_there_is_no_plan(self):
+        """Nothing runs: there are no rows to compare with."""
+        assert ChunkScheduler(SchedulerConfig()).running_plan.size == 0
+
     def test_starved_says_so(self):
         """Before the first chunk there is nothing to execute."""
         assert started().starved

@@ -126,7 +126,17 @@ def test_shows_the_loop_through_lerobots_driver(
     """Three processes: the emulated arm is driven by `so101_follower`, and its record is the demo's."""
     words = ["--headless", "--out", str(tmp_path), "--episodes", "1", "--robot", "so101-emulated"]
 
-    code = demo.run(words)
+    code = None
+    for last_try in (False, False, True):
+        try:
+            code = demo.run(words)
+            break
+        except demo.DemoFailed as exc:
+            # LeRobot gives a servo 50 ms to answer: on a very busy machine an emulated one may miss them.
+            missed = "There is no status packet" in str(exc) or "Missing motor IDs" in str(exc)
+            if last_try or not missed:
+                raise
+            capsys.readouterr()
 
     said = capsys.readouterr().out
     assert code == 0, said

@@ -208,18 +208,18 @@ class Commands:
             ramp=max(0.0, 1.0 - (held + 1) / self.machine.config.ramp_ticks),
         )
         source = "zero" if fallback == "zero" else "hold"
+        sent = values
         limited: tuple[str, ...] = ()
         if source == "zero" and self._kind == "absolute":
             values, limited = self._limits.apply(values, last=last, measured=measured)
+            sent = values
             if self.zeroed_at is None:
                 self.zeroed_at = tick
         elif self._kind == "absolute":
-            held_at, limited = self._limits.hold(values, measured)
             # What is held stays what it was: else an arm that is pushed would creep.
-            self._commanded(values, tick)
-            return Step(held_at.copy(), source, -1, -1, self.machine.state, cause.name, limited)
+            sent, limited = self._limits.hold(values, measured)
         self._commanded(values, tick)
-        return Step(values.copy(), source, -1, -1, self.machine.state, cause.name, limited)
+        return Step(sent.copy(), source, -1, -1, self.machine.state, cause.name, limited)
 
     def _last(self, measured: Float32Array | None) -> Float32Array | None:
         """Return what was commanded last; None where the arm may be elsewhere, and where it is can be seen."""

@@ -1,13 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Settings for every test: what is collected without the extras, the markers, how Hypothesis searches."""
+"""Settings for every test: what is collected without the extras, markers, Hypothesis; and the control page."""
 
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+from pi05_websocket.robot.control_page import ControlPage
+from pi05_websocket.robot.controls import Controls
 
 FOLDERS = {
     "plugin": ("lerobot", "lerobot"),
@@ -33,3 +37,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         folder = item.path.relative_to(Path(__file__).parent).parts[0]
         if folder in FOLDERS:
             item.add_marker(FOLDERS[folder][0])
+
+
+@pytest.fixture
+def controls() -> Controls:
+    """What a person at the control page wants."""
+    return Controls()
+
+
+@pytest.fixture
+def page(controls: Controls) -> Iterator[ControlPage]:
+    """A control page on a free port, for what `controls` wants."""
+    page = ControlPage(0, controls)
+    yield page
+    page.close()

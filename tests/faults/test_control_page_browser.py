@@ -25,20 +25,6 @@ pytestmark = [
 
 
 @pytest.fixture
-def controls() -> Controls:
-    """What is wanted."""
-    return Controls()
-
-
-@pytest.fixture
-def page(controls: Controls) -> Iterator[ControlPage]:
-    """A page on a free port."""
-    page = ControlPage(0, controls)
-    yield page
-    page.close()
-
-
-@pytest.fixture
 def browser(tmp_path: Path) -> Iterator[Any]:
     """Chromium as on a phone, without a screen and without looking for the internet."""
     from selenium import webdriver

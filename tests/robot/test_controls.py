@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import http.client
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -15,20 +14,6 @@ from pi05_websocket.errors import ConfigError
 from pi05_websocket.robot.control_page import CONTROL_HEADER, ControlPage
 from pi05_websocket.robot.controls import Controls, Wish
 from pi05_websocket.robot.trace import Trace
-
-
-@pytest.fixture
-def controls() -> Controls:
-    """What is wanted."""
-    return Controls()
-
-
-@pytest.fixture
-def page(controls: Controls) -> Iterator[ControlPage]:
-    """A page on a free port."""
-    page = ControlPage(0, controls)
-    yield page
-    page.close()
 
 
 def ask(

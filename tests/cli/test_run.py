@@ -84,22 +84,15 @@ def server() -> Iterator[WebsocketPolicyServer]:
         yield running
 
 
+def run_words(server: WebsocketPolicyServer, duration_s: float, *options: str) -> list[str]:
+    """Return the command line that drives the arm for so long, without asking."""
+    place = ["--robot", "my_arm:Arm", "--url", server.url]
+    return ["run", "--no-confirm", *place, "--duration", str(duration_s), *options]
+
+
 def test_drives_an_arm_of_ones_own(arm, server: WebsocketPolicyServer, capsys, tmp_path: Path):
     """It moves, says how it went, and the arm is closed."""
-    code = main(
-        [
-            "run",
-            "--no-confirm",
-            "--robot",
-            "my_arm:Arm",
-            "--url",
-            server.url,
-            "--duration",
-            "1.0",
-            "--trace",
-            "t.jsonl",
-        ]
-    )
+    code = main(run_words(server, 1.0, "--trace", "t.jsonl"))
 
     assert code == 0
     assert arm.closed == 1
@@ -111,19 +104,7 @@ def test_drives_an_arm_of_ones_own(arm, server: WebsocketPolicyServer, capsys, t
 def test_images_are_sent_as_asked(arm, server: WebsocketPolicyServer, tmp_path: Path):
     """As JPEG although the server is near; the trace says so, and how many bytes that took."""
     words = ["--image-transport", "jpeg", "--jpeg-quality-floor", "90", "--trace", "t.jsonl"]
-    main(
-        [
-            "run",
-            "--no-confirm",
-            "--robot",
-            "my_arm:Arm",
-            "--url",
-            server.url,
-            "--duration",
-            "0.5",
-            *words,
-        ]
-    )
+    main(run_words(server, 0.5, *words))
 
     lines = [json.loads(line) for line in (tmp_path / "t.jsonl").read_text().splitlines()]
     exchanges = [line for line in lines if line["kind"] == "exchange"]
@@ -186,19 +167,9 @@ def test_help_teaches(capsys):
 
 def test_units_are_shown_and_converted(arm, server: WebsocketPolicyServer, capsys):
     """The policy goes on by a radian a row, the arm by 57 degrees: as fast as it may."""
-    words = [
-        "run",
-        "--no-confirm",
-        "--robot",
-        "my_arm:Arm",
-        "--url",
-        server.url,
-        "--duration",
-        "1.0",
-    ]
     units = ["--robot-units", "degrees", "--policy-units", "radians", "--max-velocity", "60"]
 
-    assert main([*words, *units]) == 0
+    assert main(run_words(server, 1.0, *units)) == 0
 
     assert "0.0174533 * robot" in capsys.readouterr().out
     steps = np.diff([command[0] for command in arm.commands])
@@ -228,23 +199,12 @@ def test_shadow_mode_compares(arm, server: WebsocketPolicyServer, capsys):
     """The arm goes where the person says; the table says how the policy would have."""
     import my_arm
 
-    words = [
-        "run",
-        "--no-confirm",
-        "--robot",
-        "my_arm:Arm",
-        "--url",
-        server.url,
-        "--duration",
-        "2.0",
-    ]
-
-    assert main([*words, "--shadow", "my_arm:Leader"]) == 0
+    assert main(run_words(server, 2.0, "--shadow", "my_arm:Leader")) == 0
 
     assert {tuple(command) for command in arm.commands} == {(5.0,) * 6}
     assert "same way" in capsys.readouterr().out
     assert my_arm.Leader.closed == 1
-    assert main([*words, "--shadow", "my_arm:Half"]) == 2
+    assert main(run_words(server, 2.0, "--shadow", "my_arm:Half")) == 2
     assert "teleoperator 'my_arm:Half': expected get_action()" in capsys.readouterr().err
 
 

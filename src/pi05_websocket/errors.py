@@ -14,7 +14,8 @@
     │   ├── ConnectionLost                      dropped while in use
     │   └── DeadlineExceeded also TimeoutError  which phase, how long it was allowed
     ├── ServerError          also RuntimeError  the server answered with an error; its text is `.detail`
-    │   └── PolicyError                         inference failed for this request
+    │   ├── PolicyError                         inference failed for this request
+    │   └── RequestRefused   retryable          not let through: busy, late, superseded, or too often
     ├── IncompatibleServer                      speaks something else: not retried
     ├── InvalidReply                            an answer no arm may execute: NaN, wrong rank or width, empty
     └── NoValidAction                           nothing to execute and the fallback is "raise"
@@ -41,6 +42,7 @@ __all__ = [
     "ObservationError",
     "Pi05WebsocketError",
     "PolicyError",
+    "RequestRefused",
     "ServerError",
     "TransportError",
     "WireError",
@@ -164,6 +166,26 @@ class ServerError(Pi05WebsocketError, RuntimeError):
 
 class PolicyError(ServerError):
     """The policy failed on this request; a different observation may work."""
+
+
+class RequestRefused(ServerError):
+    """The server did not let this request through; the connection stays, and so does the policy.
+
+    Attributes:
+        kind: `busy`, `late`, `superseded` or `rate`, see `wire.refusals`; empty where the server does not say.
+        retry_after_s: How long it asks to wait before the next request, in seconds; None: it does not say.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        kind: str = "",
+        retry_after_s: float | None = None,
+        detail: str = "",
+    ) -> None:
+        self.kind, self.retry_after_s = kind, retry_after_s
+        super().__init__(message, detail=detail)
 
 
 class IncompatibleServer(Pi05WebsocketError):

@@ -19,11 +19,11 @@ from pi05_websocket.errors import (
     EncodeError,
     IncompatibleServer,
     PolicyError,
+    RequestRefused,
 )
 from pi05_websocket.wire import codec
 from pi05_websocket.wire.protocol import (
     CLOSE_INTERNAL_ERROR,
-    REFUSED,
     TRACEBACK_CLOSE_REASON,
     ClientProtocol,
     MetadataReceived,
@@ -33,6 +33,7 @@ from pi05_websocket.wire.protocol import (
     ServerProtocol,
     server_error,
 )
+from pi05_websocket.wire.refusals import REFUSED
 
 TRANSCRIPT = json.loads(
     (Path(__file__).parents[1] / "vectors" / "transcript.json").read_text()
@@ -87,7 +88,8 @@ def test_server_writes_what_the_recorded_server_wrote() -> None:
     server = ServerProtocol(codec.decode(frame(0)))
     assert server.metadata_message == frame(0)
     for index in (1, 3):
-        observation = server.observation(frame(index))
+        observation, realtime = server.request(frame(index))
+        assert realtime is None
         recorded = codec.decode(frame(index + 1))
         timing = recorded["server_timing"]
         if "prev_total_ms" in timing:
@@ -226,7 +228,7 @@ def test_give_up_fails_what_is_outstanding_once() -> None:
 def test_server_refuses_what_is_no_observation(payload: Any, message: str) -> None:
     """A request is a binary map."""
     with pytest.raises(DecodeError, match=message):
-        ServerProtocol({}).observation(payload)
+        ServerProtocol({}).request(payload)
 
 
 def test_reply_leaves_the_policys_dict_alone() -> None:
@@ -243,14 +245,31 @@ def test_a_result_that_cannot_travel_names_its_key() -> None:
         ServerProtocol({}).reply({"debug": {"features": {1}}}, infer_ms=0.0)
 
 
-def test_a_refused_request_fails_alone() -> None:
+@pytest.mark.parametrize(
+    ("sent", "text", "kind", "after"),
+    [
+        (
+            "busy retry_after_s=0.250: 40 requests wait",
+            "the server refused the request (busy): 40 requests wait",
+            "busy",
+            0.25,
+        ),
+        ("late: too late", "the server refused the request (late): too late", "late", None),
+        ("something new", "the server refused the request: something new", "", None),
+    ],
+)
+def test_a_refused_request_fails_alone(
+    sent: str, text: str, kind: str, after: float | None
+) -> None:
     """Our server's text for a request that was not let through counts as its reply; the others go on."""
     client = ready_client()
     client.request_sent(1)
     client.request_sent(2)
-    (failed,) = client.receive(f"{REFUSED}too many requests")
+    (failed,) = client.receive(f"{REFUSED}{sent}")
     assert isinstance(failed, RequestFailed)
-    assert (failed.seq, str(failed.error)) == (1, f"server error: {REFUSED}too many requests")
+    assert isinstance(failed.error, RequestRefused)
+    said = (failed.seq, str(failed.error), failed.error.kind, failed.error.retry_after_s)
+    assert said == (1, text, kind, after)
     (reply,) = client.receive(codec.encode({"actions": 1}))
     assert isinstance(reply, ReplyReceived)
     assert (reply.seq, client.state) == (2, ProtocolState.READY)
@@ -297,7 +316,7 @@ def test_linked_sides_agree_on_whose_reply_is_whose(steps: list[str]) -> None:
             sent += 1
         elif link:
             seq, message = link.pop(0)
-            number = server.observation(message)["number"]
+            number = server.request(message)[0]["number"]
             reply = server.reply({"number": number}, infer_ms=1.0)
             [event] = client.receive(reply if step == "reply" else b"\xc1")
             assert event.seq == seq  # type: ignore[union-attr]

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from pi05_websocket.client import ConnectionConfig, RemotePolicy
-from pi05_websocket.errors import AccessRefused, ConfigError, PolicyError
+from pi05_websocket.errors import AccessRefused, ConfigError, RequestRefused
 from pi05_websocket.server.keys_file import add_key, revoke_key
-from pi05_websocket.wire.protocol import REFUSED
+from pi05_websocket.wire.refusals import REFUSED
 
 TEXT = 0x1
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -210,7 +210,7 @@ def test_our_client_keeps_its_connection_over_a_refused_request(
         def refuse() -> bool:
             try:
                 policy.infer(OBSERVATION)
-            except PolicyError as exc:
+            except RequestRefused as exc:
                 refused.append(str(exc))
             return bool(refused)
 
@@ -220,7 +220,7 @@ def test_our_client_keeps_its_connection_over_a_refused_request(
         def answer() -> bool:
             try:
                 return "actions" in policy.infer(OBSERVATION)
-            except PolicyError:
+            except RequestRefused:
                 return False
 
         reach(answer, within=20)

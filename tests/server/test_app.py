@@ -20,9 +20,12 @@ from pi05_websocket.server import WebsocketPolicyServer
 from pi05_websocket.wire import codec
 from pi05_websocket.wire.encoded_images import image_announcement
 from pi05_websocket.wire.protocol import TRACEBACK_CLOSE_REASON
+from pi05_websocket.wire.realtime import RealtimeSupport, announcement
 
 BINARY, CONTINUATION, TEXT, CLOSE, PING, PONG = 0x2, 0x0, 0x1, 0x8, 0x9, 0xA
 OBSERVATION = {"observation/state": np.arange(6, dtype=np.float32), "prompt": "pick"}
+ANNOUNCED = image_announcement() | announcement(RealtimeSupport(prefix="none", refusals=True))
+"""What a server of ours adds to its policy's metadata."""
 
 
 def http_get(port: int, path: str) -> tuple[int, str, bytes]:
@@ -51,7 +54,7 @@ def closing(server: WebsocketPolicyServer) -> Iterator[None]:
 def test_metadata_comes_first_then_replies(serve: Any, connect: Any, scripted: Any) -> None:
     """The policy's metadata, then for each observation the policy's result with the server's timing."""
     client = connect(serve(scripted), "/any/path?x=1")
-    assert client.reply() == {"name": "scripted", **image_announcement()}
+    assert client.reply() == {"name": "scripted", **ANNOUNCED}
     client.request(OBSERVATION)
     first = client.reply()
     assert list(first) == ["actions", "policy_timing", "server_timing"]
@@ -73,7 +76,7 @@ def test_the_policys_dict_stays_as_it_is(serve: Any, connect: Any, scripted: Any
 
 def test_given_metadata_replaces_the_policys(serve: Any, connect: Any, scripted: Any) -> None:
     """The fourth argument is OpenPI's metadata."""
-    server = serve(scripted, 0, {"reset_pose": [0.0]}, encoded_images=False)
+    server = serve(scripted, 0, {"reset_pose": [0.0]}, encoded_images=False, deadlines=False)
     assert connect(server).reply() == {"reset_pose": [0.0]}
 
 
@@ -220,7 +223,7 @@ def test_everybody_else_is_served_during_an_inference(serve: Any, connect: Any, 
     assert http_get(server.port, "/healthz") == (200, "text/plain; charset=utf-8", b"OK\n")
     busy.send(PING, b"alive?")
     assert busy.receive() == (PONG, b"alive?")
-    assert connect(server).reply() == image_announcement()
+    assert connect(server).reply() == ANNOUNCED
     gate.opened.release()
     assert busy.reply()["number"] == 1
 

@@ -14,7 +14,8 @@ from pi05_websocket.errors import ConfigError
 from pi05_websocket.server import ServerConfig
 from pi05_websocket.server.connection import Connection, OpenConnections
 from pi05_websocket.server.doorkeeper import Doorkeeper
-from pi05_websocket.server.worker import Answered, PolicyWorker, Request
+from pi05_websocket.server.requests import Answered, Request
+from pi05_websocket.server.worker import PolicyWorker
 
 ANSWER = Answered(message=b"\x80", queue_ms=0.0, infer_ms=0.0)
 
@@ -177,6 +178,6 @@ def test_config_is_checked() -> None:
 
 def test_reprs() -> None:
     """Every long-lived object says in one line how it is."""
-    worker = PolicyWorker(object(), lambda *_: None, lambda: None)  # type: ignore[arg-type]
+    worker = PolicyWorker(object(), ServerConfig(), lambda _: None, lambda: None)  # type: ignore[arg-type]
     assert repr(worker) == "<PolicyWorker idle waiting=0>"
     assert repr(OpenConnections()) == "<OpenConnections 0>"

@@ -12,7 +12,6 @@ from pi05_websocket.errors import ConfigError
 from pi05_websocket.server.doorkeeper import Doorkeeper
 from pi05_websocket.server.keys import RobotKey
 from pi05_websocket.server.keys_file import add_key, revoke_key, rotate_key
-from pi05_websocket.wire.protocol import REFUSED
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -125,7 +124,8 @@ def test_the_rate_counts_over_all_connections(house: House) -> None:
     assert [house.doorkeeper.too_many(arm) for _ in range(2)] == [None, None]
     refusal = house.doorkeeper.too_many(house.key(house.secret))
     assert refusal is not None
-    assert refusal.startswith(f"{REFUSED}too many requests: the key arm may send 2 a second")
+    assert (refusal.kind, refusal.retry_after_s) == ("rate", 0.5)
+    assert refusal.text.startswith("too many requests: the key arm may send 2 a second")
     house.clocks.seconds += 0.5
     assert house.doorkeeper.too_many(arm) is None
     secret = add_key(house.file, "other", NOW)

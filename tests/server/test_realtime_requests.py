@@ -10,7 +10,7 @@ import pytest
 
 from pi05_websocket.client import RemotePolicy
 from pi05_websocket.errors import PolicyError
-from pi05_websocket.server import WebsocketPolicyServer
+from pi05_websocket.server import ServerConfig, WebsocketPolicyServer
 from pi05_websocket.wire.realtime import (
     RealtimeReply,
     RealtimeRequest,
@@ -75,7 +75,7 @@ def test_the_leftover_arrives_unchanged_and_the_queue_time_with_it() -> None:
         support = realtime_support(remote.get_server_metadata())
         reply = remote.infer(a_request())
         said = read_realtime_reply(reply)
-    assert support == RealtimeSupport(prefix="trained", max_delay=3)
+    assert support == RealtimeSupport(prefix="trained", max_delay=3, refusals=True)
     assert policy.seen == [{"state": 1.0}]
     np.testing.assert_array_equal(reply["actions"], ROWS, strict=True)
     assert said is not None
@@ -92,10 +92,25 @@ def test_a_stock_request_to_such_a_policy_is_a_stock_request() -> None:
     assert policy.queues_ms == []
 
 
-def test_a_policy_that_knows_nothing_of_it_gets_the_map_as_it_came() -> None:
-    """The server takes nothing out that its policy may know under this name."""
+def test_a_policy_that_knows_nothing_of_it_is_spared_it() -> None:
+    """The server plans by it; the robot is told that nothing was pinned, and how long it waited."""
     policy = Stock()
     with WebsocketPolicyServer(policy, port=0) as server, RemotePolicy(server.url) as remote:
+        support = realtime_support(remote.get_server_metadata())
+        said = read_realtime_reply(remote.infer(a_request()))
+    assert support == RealtimeSupport(prefix="none", refusals=True)
+    assert policy.seen == [{"state": 1.0}]
+    assert said is not None
+    assert (said.seq, said.delay, said.prefix) == (5, 0, "none")
+
+
+def test_where_nothing_is_announced_the_policy_gets_the_map_as_it_came() -> None:
+    """The server takes nothing out that its policy may know under this name."""
+    policy, stock = Stock(), ServerConfig(deadlines=False)
+    with (
+        WebsocketPolicyServer(policy, port=0, config=stock) as server,
+        RemotePolicy(server.url) as remote,
+    ):
         assert realtime_support(remote.get_server_metadata()) is None
         remote.infer(a_request())
     assert set(policy.seen[0]) == {"state", "_rt"}

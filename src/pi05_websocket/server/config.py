@@ -12,6 +12,11 @@ __all__ = ["ServerConfig"]
 
 _AT_LEAST = {
     "max_message_bytes": 1024,
+    "max_batch": 1,
+    "batch_window_ms": 0,
+    "max_connections": 1,
+    "max_queue_s": 0,
+    "max_wait_s": 0,
     "max_queued_requests": 1,
     "max_queued_bytes": 1024,
     "ping_interval_s": 0,
@@ -47,6 +52,31 @@ class ServerConfig:
     """Send the whole traceback of a failed request to its client, as OpenPI does, also to other computers and
     through a proxy; else these get type and message. Clients on this machine always get it."""
 
+    max_batch: int = 16
+    """Most requests of different robots that share an inference, for a policy that takes several."""
+
+    batch_window_ms: float = 0.0
+    """Longest time in milliseconds that a request waits for others to share its batch. 0: a batch is what waits
+    when the policy is free, which answers as many robots and keeps none waiting."""
+
+    max_connections: int = 256
+    """Most robots that are connected; one more gets HTTP 503 in the place of the WebSocket."""
+
+    max_queue_s: float = 2.0
+    """Nobody else comes in while half of all requests wait longer than this for the policy, in seconds."""
+
+    max_wait_s: float = 120.0
+    """Longest time in seconds that a request waits for the policy. Then a client of ours is told that the
+    server is busy, and a stock client gets OpenPI's error."""
+
+    deadlines: bool = True
+    """Announce that requests may say how long their answer is of use, plan by that, and refuse what would come
+    too late; clients that do not know this are answered as ever. Off: nothing is added to the metadata."""
+
+    seed: int | None = None
+    """What the policy's random draws begin from; every connection has its own stream. None: another each
+    run."""
+
     max_message_bytes: int = 64 * 1024 * 1024
     """Longest request in bytes; a longer one closes its connection with 1009."""
 
@@ -70,6 +100,8 @@ class ServerConfig:
         for name, least in _AT_LEAST.items():
             if not getattr(self, name) >= least:
                 raise ConfigError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        if self.seed is not None and not 0 <= self.seed < 2**63:
+            raise ConfigError(f"seed must be from 0 to 2^63 - 1, got {self.seed}")
         if bool(self.tls_cert) != bool(self.tls_key):
             raise ConfigError(
                 "tls_cert and tls_key: give both or neither; they may be the same file"

@@ -20,12 +20,14 @@ from pi05_websocket.server.config import ServerConfig
 from pi05_websocket.server.doorkeeper import Doorkeeper
 from pi05_websocket.server.exposure import shows_tracebacks
 from pi05_websocket.server.keys import RobotKey
-from pi05_websocket.server.worker import Answered, Failed, Outcome, PolicyWorker, Request
+from pi05_websocket.server.requests import Answered, Failed, Outcome, Refused, Request
+from pi05_websocket.server.worker import PolicyWorker
 from pi05_websocket.wire.protocol import (
     CLOSE_INTERNAL_ERROR,
     TRACEBACK_CLOSE_REASON,
     ServerProtocol,
 )
+from pi05_websocket.wire.refusals import refusal_text
 
 __all__ = ["CLOSE_GOING_AWAY", "CLOSE_KEY_OVER", "Connection", "OpenConnections"]
 
@@ -60,6 +62,7 @@ class Connection(picows.WSListener):  # type: ignore[misc]  # picows is compiled
         forwarded: str | None = None,
     ) -> None:
         self.number = next(_numbers)
+        self.state: dict[str, Any] = {}
         self.peer = "?"
         self.exchanges = 0
         self.requests = 0
@@ -136,7 +139,8 @@ class Connection(picows.WSListener):  # type: ignore[misc]  # picows is compiled
             self._note(request, outcome)
             self._throttle()
             return
-        self._send(picows.WSMsgType.TEXT, outcome.text.encode("utf-8", "backslashreplace"))
+        text = refusal_text(outcome.refusal) if isinstance(outcome, Refused) else outcome.text
+        self._send(picows.WSMsgType.TEXT, text.encode("utf-8", "backslashreplace"))
         if isinstance(outcome, Failed):
             self._why = f"{CLOSE_INTERNAL_ERROR} {outcome.cause}"
             self.close(CLOSE_INTERNAL_ERROR, TRACEBACK_CLOSE_REASON)
@@ -158,6 +162,7 @@ class Connection(picows.WSListener):  # type: ignore[misc]  # picows is compiled
             debug=shows_tracebacks(host, self._config),
             limits=self._config.limits,
             encoded_images=self._config.encoded_images,
+            deadlines=self._config.deadlines,
         )
         self.peer = ":".join(str(part) for part in address[:2])
         if self._forwarded is not None:
@@ -235,14 +240,16 @@ class Connection(picows.WSListener):  # type: ignore[misc]  # picows is compiled
 
     def _submit(self, payload: memoryview, is_text: bool) -> None:
         refusal = self._doorkeeper.too_many(self._key)
+        self.requests += 1
         request = Request(
             connection=self,
+            number=self.requests,
             protocol=self._protocol,
             payload=self._kept(payload, is_text) if refusal is None else "",
             arrived=time.perf_counter(),
+            priority=self._doorkeeper.rank(self._key),
             refusal=refusal,
         )
-        self.requests += 1
         self._bytes_in += len(payload)
         self._queued_requests += 1
         self._queued_bytes += len(request.payload)
@@ -275,8 +282,9 @@ class Connection(picows.WSListener):  # type: ignore[misc]  # picows is compiled
         total_ms = (time.perf_counter() - request.arrived) * 1000
         self._protocol.reply_sent(total_ms=total_ms)
         logger.debug(
-            "exchange connection=%d id=%d queue_ms=%.2f infer_ms=%.2f total_ms=%.2f bytes_in=%d bytes_out=%d",
-            self.number, self.exchanges, answered.queue_ms, answered.infer_ms, total_ms,
+            "exchange connection=%d id=%d batch=%d queue_ms=%.2f infer_ms=%.2f total_ms=%.2f bytes_in=%d "
+            "bytes_out=%d",
+            self.number, self.exchanges, answered.batch, answered.queue_ms, answered.infer_ms, total_ms,
             len(request.payload), len(answered.message),
         )  # fmt: skip
 
@@ -297,6 +305,9 @@ class OpenConnections:
 
     def __repr__(self) -> str:
         return f"<OpenConnections {len(self._open)}>"
+
+    def __len__(self) -> int:
+        return len(self._open)
 
     def add(self, connection: Connection) -> None:
         """Note a client that has come."""

@@ -16,8 +16,9 @@ from pi05_websocket.errors import ConfigError
 from pi05_websocket.server.keys import KeySet, Refusal, RobotKey, decide
 from pi05_websocket.server.keys_file import read_keys
 from pi05_websocket.server.rate import TokenBucket
+from pi05_websocket.server.sessions import NORMAL_PRIORITY, PRIORITIES
 from pi05_websocket.server.watching import signature
-from pi05_websocket.wire.protocol import REFUSED
+from pi05_websocket.wire.refusals import Refusal as RequestRefusal
 
 __all__ = ["Doorkeeper"]
 
@@ -72,8 +73,13 @@ class Doorkeeper:
         """Whether a connection may go on, by the keys as they are now."""
         return key is None or self._keys.still(key, path, self._now())
 
-    def too_many(self, key: RobotKey | None) -> str | None:
-        """Count a request; return the text to answer it with if it is one too many."""
+    def rank(self, key: RobotKey | None) -> int:
+        """Return the rank of a client's priority class, by the keys as they are now."""
+        current = None if key is None else self._keys.named(key.name)
+        return NORMAL_PRIORITY if current is None else PRIORITIES[current.priority]
+
+    def too_many(self, key: RobotKey | None) -> RequestRefusal | None:
+        """Count a request; return what to answer if it is one too many."""
         current = None if key is None else self._keys.named(key.name)
         if current is None or current.requests_per_second is None:
             return None
@@ -85,9 +91,11 @@ class Doorkeeper:
             bucket.set_rate(rate, now)
         if bucket.take(now):
             return None
-        return (
-            f"{REFUSED}too many requests: the key {current.name} may send {rate:g} a second. Ask less often "
-            "(a longer action_horizon), or have the key's rate raised. The connection stays."
+        return RequestRefusal(
+            kind="rate",
+            text=f"too many requests: the key {current.name} may send {rate:g} a second. Ask less often "
+            "(a longer action_horizon), or have the key's rate raised. The connection stays.",
+            retry_after_s=1.0 / rate,
         )
 
     def look_again(self) -> None:

@@ -6,6 +6,8 @@ In: a request's path and headers. Out: a response, or None for a WebSocket upgra
 
 from __future__ import annotations
 
+import math
+
 import picows
 
 from pi05_websocket.server.keys import Refusal
@@ -43,6 +45,8 @@ def authorization_of(request: picows.WSUpgradeRequest) -> list[str]:
 def refusal_response(refusal: Refusal) -> picows.WSUpgradeResponse:
     """Answer a request for a WebSocket that is not let in; the handshake does not happen."""
     headers = {"WWW-Authenticate": "Api-Key, Bearer"} if refusal.status == 401 else {}
+    if refusal.retry_after_s is not None:
+        headers["Retry-After"] = str(math.ceil(refusal.retry_after_s))
     return picows.WSUpgradeResponse.create_error_response(
         refusal.status, refusal.text.encode(), headers
     )

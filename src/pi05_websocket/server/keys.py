@@ -61,7 +61,7 @@ class RobotKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """How often all its connections together may ask; None: as often as they like."""
 
     priority: Literal["low", "normal", "high"] = "normal"
-    """Kept for a scheduler; the server does not look at it yet."""
+    """Who goes first while requests wait for the policy."""
 
     def opens(self, path: str) -> bool:
         """Whether it opens a path; a query does not count."""
@@ -116,6 +116,9 @@ class Refusal:
 
     cause: str
     """For our own log; not sent."""
+
+    retry_after_s: float | None = None
+    """Sent as `Retry-After`."""
 
 
 _NO_KEY = (

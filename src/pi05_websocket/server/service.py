@@ -9,20 +9,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import secrets
+import time
 from collections.abc import Callable
 from typing import Any
 
 import picows
 
 from pi05_websocket.policy import Policy
+from pi05_websocket.server.admission import Admission
 from pi05_websocket.server.config import ServerConfig
 from pi05_websocket.server.connection import CLOSE_GOING_AWAY, Connection, OpenConnections
 from pi05_websocket.server.doorkeeper import Doorkeeper
 from pi05_websocket.server.exposure import forwarded_for
 from pi05_websocket.server.http import authorization_of, plain_response, refusal_response
 from pi05_websocket.server.keys import Refusal
+from pi05_websocket.server.requests import Answered
 from pi05_websocket.server.tls import Certificate
-from pi05_websocket.server.worker import Outcome, PolicyWorker, Request
+from pi05_websocket.server.worker import Delivery, PolicyWorker
 
 __all__ = ["Service"]
 
@@ -37,6 +41,9 @@ _READ_BUFFER_BYTES = 2 * 1024 * 1024
 
 _HANDSHAKE_TIMEOUT_S = 10.0
 _GOODBYE_TIMEOUT_S = 1.0
+
+_OVERDUE_S = 0.25
+"""How often is looked whether a request has waited too long: the bound is seconds."""
 
 _LOOK_AGAIN_S = 1.0
 # A key that was revoked, or has expired, must be over within 5 s. Without keys and TLS there is nothing to do.
@@ -57,12 +64,15 @@ class Service:
         self._connections = OpenConnections()
         self._doorkeeper = Doorkeeper(config.keys)
         self._certificate = Certificate(config)
+        self._admission = Admission(config)
         self._stop = asyncio.Event()
         self._drained = asyncio.Event()
         self._worker = PolicyWorker(
             policy,
-            deliver=self._from_policy_thread,
+            config,
+            deliver=lambda outcomes: self._call(self._deliver, outcomes),
             stopped=lambda: self._call(self._drained.set),
+            seed=secrets.randbits(63) if config.seed is None else config.seed,
         )
 
     async def run(self, host: str, port: int, listening: Callable[[int], None]) -> None:
@@ -87,6 +97,7 @@ class Service:
         tasks = [
             self._loop.create_task(self._ping_now_and_then()),
             self._loop.create_task(self._look_again_now_and_then()),
+            self._loop.create_task(self._refuse_overdue_now_and_then()),
         ]
         try:
             listening(server.sockets[0].getsockname()[1])
@@ -114,6 +125,9 @@ class Service:
         if self._config.behind_proxy:  # from anybody else it is what the client says
             forwarded = forwarded_for(request.headers.getall("X-Forwarded-For", []))
         admitted = self._doorkeeper.admit(authorization_of(request), path)
+        if not isinstance(admitted, Refusal):
+            full = self._admission.refuse(time.perf_counter(), len(self._connections))
+            admitted = full or admitted
         if isinstance(admitted, Refusal):
             logger.info(
                 "a client was not let in from=%s: HTTP %d, %s",
@@ -131,8 +145,12 @@ class Service:
             forwarded=forwarded,
         )
 
-    def _from_policy_thread(self, request: Request, outcome: Outcome) -> None:
-        self._call(request.connection.deliver, request, outcome)
+    def _deliver(self, outcomes: Delivery) -> None:
+        now = time.perf_counter()
+        for request, outcome in outcomes:
+            if isinstance(outcome, Answered):
+                self._admission.waited(now, outcome.queue_ms / 1000)
+            request.connection.deliver(request, outcome)
 
     def _call(self, callback: Callable[..., None], *args: Any) -> None:
         with contextlib.suppress(RuntimeError):  # the loop has ended: nobody waits any more
@@ -149,6 +167,12 @@ class Service:
             self._doorkeeper.look_again()
             self._certificate.look_again()
             self._connections.close_unwelcome()
+
+    async def _refuse_overdue_now_and_then(self) -> None:
+        while True:
+            await asyncio.sleep(_OVERDUE_S)
+            if self._worker.waiting:
+                self._worker.refuse_overdue()
 
     async def _finish_inference(self) -> None:
         self._worker.stop()

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The policy thread: takes one request after the other, decodes, infers, encodes.
+"""The policy thread: takes what waits, together where that is quicker, infers, encodes.
 
-In: requests, from the event loop. Out: outcomes, handed to `deliver` on the policy thread. The policy is
-touched by this thread alone; all else stays on the event loop, which therefore never waits for it.
+In: requests, from the event loop. Out: outcomes, handed to `deliver` in the order of each connection's
+requests. The policy is touched by the policy thread alone. Requests are decoded by it too while it is idle,
+otherwise by a thread beside it: images are unpacked while the policy works. The event loop waits for neither.
 """
 
 from __future__ import annotations
@@ -10,74 +11,34 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass
-from queue import SimpleQueue
-from typing import Any, Protocol
+from collections import deque
+from collections.abc import Callable, Hashable, Sequence
 
-from pi05_websocket.errors import WireError
-from pi05_websocket.policy import Policy, Result, realtime_inference
-from pi05_websocket.server.mailbox import Mailbox
-from pi05_websocket.wire.protocol import ServerProtocol
-from pi05_websocket.wire.realtime import split_realtime
+from pi05_websocket.errors import ObservationError, WireError
+from pi05_websocket.policy import Policy, PolicyRequest, batch_key, session_seed
+from pi05_websocket.server.batching import BatchSettings, batches_ahead, plan_batch
+from pi05_websocket.server.config import ServerConfig
+from pi05_websocket.server.inference import Answer, infer_all, takes_batches
+from pi05_websocket.server.model_time import ModelTimes
+from pi05_websocket.server.requests import Answered, Failed, Outcome, Refused, Request
+from pi05_websocket.server.sessions import Sessions, Waiting
+from pi05_websocket.wire.realtime import (
+    NO_PREFIX,
+    REALTIME_KEY,
+    RealtimeReply,
+    RealtimeRequest,
+    with_realtime_reply,
+)
+from pi05_websocket.wire.refusals import Refusal
 
-__all__ = ["Answered", "Asker", "Failed", "Outcome", "PolicyWorker", "Refused", "Request"]
+__all__ = ["Delivery", "PolicyWorker"]
 
 logger = logging.getLogger(__name__)
 
+Delivery = Sequence[tuple[Request, Outcome]]
+"""Outcomes that became known together, in the order in which they are to be sent."""
 
-class Asker(Protocol):
-    """Who sent a request, compared by identity."""
-
-    def deliver(self, request: Request, outcome: Outcome, /) -> None:
-        """Take the outcome of one request. Called on the event loop."""
-
-    def __hash__(self) -> int: ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
-    """One observation that waits for its actions."""
-
-    connection: Asker
-    """Whose it is; requests of one connection are answered in order."""
-
-    protocol: ServerProtocol
-    payload: bytearray | str
-    arrived: float
-    """`time.perf_counter()` when its last byte was there."""
-
-    refusal: str | None = None
-    """The text to answer it with instead of asking the policy. It waits for its turn all the same: the n-th
-    answer belongs to the n-th request."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answered:
-    """The reply to send."""
-
-    message: bytes
-    queue_ms: float
-    infer_ms: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Failed:
-    """The error text to send; the connection is closed after it."""
-
-    text: str
-    cause: str
-    """The last line of it, for the log."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Refused:
-    """The text to send for a request that was not let through; the connection stays."""
-
-    text: str
-
-
-Outcome = Answered | Failed | Refused
+_Waiting = Waiting[Request, Outcome]
 
 
 class PolicyWorker:
@@ -86,99 +47,311 @@ class PolicyWorker:
     def __init__(
         self,
         policy: Policy,
-        deliver: Callable[[Request, Outcome], None],
+        config: ServerConfig,
+        deliver: Callable[[Delivery], None],
         stopped: Callable[[], None],
+        *,
+        seed: int = 0,
     ) -> None:
         """Create the worker.
 
         Args:
             policy: What answers.
-            deliver: Told each outcome, on the policy thread; hands it to the event loop.
+            config: How it is asked.
+            deliver: Told outcomes, on any thread; hands them to the event loop without waiting.
             stopped: Told once that nothing more will come, on the policy thread.
+            seed: The server's, for what the policy draws at random.
         """
         self._policy = policy
-        self._infer_realtime = realtime_inference(policy)
+        self._config = config
         self._deliver = deliver
         self._stopped = stopped
-        self._mailbox: Mailbox[Request] = Mailbox()
+        self._seed = seed
+        self._settings = BatchSettings(
+            max_batch=config.max_batch if takes_batches(policy) else 1,
+            window_s=config.batch_window_ms / 1000,
+        )
         self._lock = threading.Lock()
-        # One ring for each request, one for the end.
-        self._doorbell: SimpleQueue[None] = SimpleQueue()
+        self._to_do = threading.Condition(self._lock)
+        """Rung for the policy thread."""
+        self._to_decode = threading.Condition(self._lock)
+        """Rung for the thread beside it."""
+        # Below: guarded by the lock.
+        self._sessions: Sessions[Request, Outcome] = Sessions()
+        self._undecoded: deque[_Waiting] = deque()
+        self._times = ModelTimes()
+        self._idle = True
         self._stopping = False
-        # A daemon: an inference that never returns must not keep the process from ending.
+        # Daemons: an inference that never returns must not keep the process from ending.
         self._thread = threading.Thread(target=self._run, name="pi05-policy", daemon=True)
+        self._decoder = threading.Thread(
+            target=self._decode_beside, name="pi05-decode", daemon=True
+        )
 
     def __repr__(self) -> str:
         state = "stopping" if self._stopping else "running" if self._thread.is_alive() else "idle"
-        return f"<PolicyWorker {state} waiting={len(self._mailbox)}>"
+        return f"<PolicyWorker {state} waiting={len(self._sessions)}>"
+
+    @property
+    def waiting(self) -> int:
+        """How many requests wait for the policy."""
+        return len(self._sessions)
 
     def start(self) -> None:
-        """Start the policy thread."""
+        """Start the threads."""
         self._thread.start()
+        self._decoder.start()
 
     def submit(self, request: Request) -> None:
         """Let a request wait for its turn."""
+        waiting: _Waiting = Waiting(
+            item=request,
+            session=request.connection,
+            arrived=request.arrived,
+            priority=request.priority,
+            answer=request.refusal,
+        )
         with self._lock:
-            self._mailbox.push(request.connection, request)
-        self._doorbell.put(None)
+            self._sessions.push(waiting)
+            if request.refusal is not None:
+                self._settle([waiting.session])
+                return
+            self._undecoded.append(waiting)
+            self._ring_decoders()
 
     def forget(self, connection: Hashable) -> None:
         """Drop what waits for a connection that is gone."""
         with self._lock:
-            self._mailbox.drop(connection)
+            self._sessions.drop(connection)
+
+    def refuse_overdue(self) -> None:
+        """End the waiting of whoever has waited longer than the settings allow."""
+        now, bound_s = time.perf_counter(), self._config.max_wait_s
+        with self._lock:
+            overdue = self._sessions.overdue(now, bound_s)
+            for waiting in overdue:
+                waiting.answer = self._overdue(waiting, now)
+            self._settle([waiting.session for waiting in overdue])
 
     def stop(self) -> None:
-        """End the thread after the inference under way, whose outcome is still delivered."""
-        self._stopping = True
-        self._doorbell.put(None)
+        """End the threads after the inference under way, whose outcome is still delivered."""
+        with self._lock:
+            self._stopping = True
+            self._to_do.notify()
+            self._to_decode.notify()
+
+    # ---------------------------------------------------------------------------------------- decoding
+
+    def _ring_decoders(self) -> None:
+        """Have somebody decode, with the lock held: the policy's own thread if it has nothing better to do."""
+        if self._idle:
+            self._to_do.notify()
+        if self._undecoded and not (self._idle and len(self._undecoded) == 1):
+            self._to_decode.notify()
+
+    def _decode_beside(self) -> None:
+        """Decode while the policy works, or helps with the others."""
+        while True:
+            with self._lock:
+                while not self._stopping and not self._undecoded:
+                    self._to_decode.wait()
+                if self._stopping:
+                    return
+                waiting = self._undecoded.popleft()
+            self._decode(waiting)
+            del waiting  # while waiting, keep no received message alive
+
+    def _decode(self, waiting: _Waiting) -> None:
+        request = waiting.item
+        answer: Outcome | None = None
+        group: Hashable = None
+        try:
+            request.observation, request.realtime = request.protocol.request(request.payload)
+            group = batch_key(self._policy, _for_policy(request, 0.0, 0))
+            hash(group)
+        except BaseException as exc:  # whatever it is belongs to this request alone
+            answer = _failed(request, exc)
+        with self._lock:
+            waiting.ready, waiting.group = True, group
+            waiting.answer = waiting.answer or answer
+            if request.realtime is not None:
+                waiting.reads_refusals = True
+                waiting.deadline = _deadline(request.arrived, request.realtime)
+            self._sessions.supersede(waiting.session)
+            self._settle([waiting.session])
+            self._to_do.notify()
+
+    # ------------------------------------------------------------------------------------ policy thread
 
     def _run(self) -> None:
         while True:
-            self._doorbell.get()
-            if self._stopping:
+            batch = self._next_batch()
+            if batch is None:
                 break
+            self._deliver(self._outcomes(batch))
             with self._lock:
-                request = self._mailbox.pop()
-            if request is not None:  # else its connection is gone
-                self._deliver(request, self._outcome(request))
-                del request  # while waiting, keep no received message alive
+                now = time.perf_counter()
+                for waiting in batch:
+                    self._sessions.done(waiting.session, now)
+                self._settle([waiting.session for waiting in batch])
+            del batch  # while waiting, keep no received message alive
         self._stopped()
 
-    def _outcome(self, request: Request) -> Outcome:
-        if request.refusal is not None:
-            return Refused(text=request.refusal)
-        queue_ms = (time.perf_counter() - request.arrived) * 1000
-        try:
-            message, infer_ms = self._answer(request, queue_ms)
-        except BaseException as exc:  # whatever a policy raises belongs to this request alone
-            cause = _in_one_line(exc)
-            if isinstance(exc, WireError):
-                logger.warning("request refused: %s", cause)
-            else:
-                logger.error("policy failed: %s", cause, exc_info=exc)
-            return Failed(text=request.protocol.error_text(exc), cause=cause)
-        return Answered(message=message, queue_ms=queue_ms, infer_ms=infer_ms)
+    def _next_batch(self) -> list[_Waiting] | None:
+        """Wait for requests and return whom to ask the policy for; None at the end."""
+        while True:
+            undecoded, batch = self._look()
+            if undecoded is None:
+                return batch
+            self._decode(undecoded)
+            del undecoded
 
-    def _answer(self, request: Request, queue_ms: float) -> tuple[bytes, float]:
-        observation = request.protocol.observation(request.payload)
+    def _look(self) -> tuple[_Waiting | None, list[_Waiting] | None]:
+        """Wait for a request to decode or a batch to ask for; neither at the end."""
+        with self._lock:
+            self._idle = True
+            while not self._stopping:
+                if self._undecoded:
+                    return self._undecoded.popleft(), None
+                now = time.perf_counter()
+                plan = plan_batch(self._sessions.heads(), now, self._times.expect, self._settings)
+                if plan.late:
+                    self._refuse(plan.late, now)
+                if plan.batch:
+                    for waiting in plan.batch:
+                        self._sessions.take(waiting)
+                    self._idle = False
+                    return None, plan.batch
+                if not plan.late:
+                    self._to_do.wait(_seconds_until(plan.wait_until, now))
+        return None, None
+
+    def _outcomes(self, batch: list[_Waiting]) -> list[tuple[Request, Outcome]]:
         started = time.perf_counter()
-        result = self._infer(observation, queue_ms)
-        infer_ms = (time.perf_counter() - started) * 1000
-        if not isinstance(result, Mapping):
-            raise TypeError(
-                f"{type(self._policy).__name__}.infer returned {type(result).__name__}, "
-                'expected a dict such as {"actions": array of (action_horizon, action_dim)}'
-            )
-        return request.protocol.reply(result, infer_ms=infer_ms), infer_ms
+        requests = [waiting.item for waiting in batch]
+        answers = infer_all(
+            self._policy,
+            [
+                _for_policy(request, 1000 * (started - request.arrived), self._seed)
+                for request in requests
+            ],
+        )
+        infer_s = time.perf_counter() - started
+        with self._lock:
+            self._times.add(batch[0].group, len(batch), infer_s)
+        return [
+            (request, self._outcome(request, answer, started, infer_s, len(batch)))
+            for request, answer in zip(requests, answers, strict=True)
+        ]
 
-    def _infer(self, observation: dict[str, Any], queue_ms: float) -> Result:
-        """Ask the policy in the way the request wants it; one that knows no `_rt` gets the map as it came."""
-        if self._infer_realtime is None:
-            return self._policy.infer(observation)
-        stock, realtime = split_realtime(observation)
-        if realtime is None:
-            return self._policy.infer(stock)
-        return self._infer_realtime(stock, realtime, queue_ms)
+    def _outcome(
+        self, request: Request, answer: Answer, started: float, infer_s: float, batch: int
+    ) -> Outcome:
+        if isinstance(answer, BaseException):
+            return _failed(request, answer)
+        queue_ms, infer_ms = 1000 * (started - request.arrived), 1000 * infer_s
+        realtime = request.realtime
+        if realtime is not None and REALTIME_KEY not in answer:
+            answer = with_realtime_reply(
+                answer,
+                RealtimeReply(
+                    seq=realtime.seq,
+                    delay=0,
+                    prefix=NO_PREFIX,
+                    queue_ms=queue_ms,
+                    infer_ms=infer_ms,
+                ),
+            )
+        try:
+            message = request.protocol.reply(answer, infer_ms=infer_ms)
+        except BaseException as exc:  # what a policy returned belongs to this request alone
+            return _failed(request, exc)
+        return Answered(
+            message=message,
+            queue_ms=queue_ms,
+            infer_ms=infer_ms,
+            batch=batch,
+            actions=answer.get("actions"),
+        )
+
+    # ---------------------------------------------------------------- answers without the policy, lock held
+
+    def _settle(self, sessions: Sequence[Hashable]) -> None:
+        """Hand over what is certain. With the lock held, so that the order stays: it only queues a callback."""
+        settled = self._sessions.settle(sessions)
+        if settled:
+            self._deliver([(waiting.item, _as_outcome(waiting.answer)) for waiting in settled])
+
+    def _refuse(self, late: Sequence[_Waiting], now: float) -> None:
+        for waiting in late:
+            waiting.answer = self._too_late(waiting, now)
+        self._settle([waiting.session for waiting in late])
+
+    def _too_late(self, waiting: _Waiting, now: float) -> Refusal:
+        assert waiting.deadline is not None
+        waited_s, had_s = now - waiting.arrived, waiting.deadline - waiting.arrived
+        if waited_s <= had_s / 2:
+            return Refusal(
+                kind="late",
+                text=f"an answer was of use within {had_s:.3f} s of its arrival, less than an inference takes",
+            )
+        return self._busy(waiting, f"its turn did not come within {waited_s:.3f} s")
+
+    def _overdue(self, waiting: _Waiting, now: float) -> Outcome | Refusal:
+        waited_s = now - waiting.arrived
+        if waiting.reads_refusals:
+            return self._busy(waiting, f"its turn did not come within {waited_s:.1f} s")
+        error = TimeoutError(
+            f"the request waited {waited_s:.1f} s for the policy, and the server allows "
+            f"{self._config.max_wait_s:g} s (--max-wait-s). Its policy is busy or stuck: ask less often, or "
+            "have fewer robots share it."
+        )
+        return _failed(waiting.item, error)
+
+    def _busy(self, waiting: _Waiting, why: str) -> Refusal:
+        ahead = len(self._sessions)
+        seconds = batches_ahead(ahead, self._times.expect, waiting.group, self._settings)
+        return Refusal(
+            kind="busy",
+            text=f"{why}; {ahead} requests wait for the policy",
+            retry_after_s=seconds,
+        )
+
+
+def _for_policy(request: Request, queue_ms: float, seed: int) -> PolicyRequest:
+    connection = request.connection
+    return PolicyRequest(
+        observation=request.observation,
+        realtime=request.realtime,
+        queue_ms=queue_ms,
+        seed=session_seed(seed, connection.number, request.number),
+        state=connection.state,
+    )
+
+
+def _deadline(arrived: float, realtime: RealtimeRequest) -> float | None:
+    """Return when the answer must leave: the way back is taken to be as long as the way here."""
+    if realtime.deadline_ms is None:
+        return None
+    return arrived + (realtime.deadline_ms - 2 * realtime.age_ms) / 1000
+
+
+def _seconds_until(moment: float | None, now: float) -> float | None:
+    return None if moment is None else max(moment - now, 0.0)
+
+
+def _as_outcome(answer: Outcome | Refusal | None) -> Outcome:
+    assert answer is not None
+    return Refused(refusal=answer) if isinstance(answer, Refusal) else answer
+
+
+def _failed(request: Request, exc: BaseException) -> Failed:
+    cause = _in_one_line(exc)
+    if isinstance(exc, WireError | ObservationError):
+        logger.warning("request refused: %s", cause)
+    else:
+        logger.error("policy failed: %s", cause, exc_info=exc)
+    return Failed(text=request.protocol.error_text(exc), cause=cause)
 
 
 def _in_one_line(exc: BaseException) -> str:

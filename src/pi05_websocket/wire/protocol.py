@@ -7,7 +7,7 @@ Rules (openpi `serving/websocket_policy_server.py` @ 15a9616):
 2. Then strictly one reply for each request, in the order of the requests. There are no request ids:
    the n-th reply answers the n-th request. Requests may be pipelined.
 3. A text message instead of a reply is an error: the server's traceback. The server then closes with 1011.
-   Ours does not close after a text that begins with `REFUSED`: nothing went wrong, the request was not let
+   Ours does not close after a refusal (`wire.refusals`): nothing went wrong, the request was not let
    through. It counts as the reply, so the next one is still told apart.
 4. Text to the server is an error too.
 
@@ -20,7 +20,7 @@ from __future__ import annotations
 import traceback
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
@@ -31,14 +31,24 @@ from pi05_websocket.errors import (
     IncompatibleServer,
     Pi05WebsocketError,
     PolicyError,
+    RequestRefused,
+    ServerError,
 )
 from pi05_websocket.wire import codec
 from pi05_websocket.wire.encoded_images import decode_images, image_announcement
+from pi05_websocket.wire.realtime import (
+    NO_PREFIX,
+    RealtimeRequest,
+    RealtimeSupport,
+    announcement,
+    realtime_support,
+    split_realtime,
+)
+from pi05_websocket.wire.refusals import REFUSED, read_refusal
 
 __all__ = [
     "CLOSE_INTERNAL_ERROR",
     "CLOSE_NORMAL",
-    "REFUSED",
     "TRACEBACK_CLOSE_REASON",
     "ClientProtocol",
     "MetadataReceived",
@@ -54,9 +64,6 @@ CLOSE_INTERNAL_ERROR = 1011
 
 TRACEBACK_CLOSE_REASON = "Internal server error. Traceback included in previous frame."
 """Close reason of a stock server after an error, word for word."""
-
-REFUSED = "RequestRefused: "
-"""How the text begins that answers a request which a server of ours did not let through."""
 
 Buffer = bytes | bytearray | memoryview
 
@@ -96,8 +103,23 @@ class RequestFailed:
 Event = MetadataReceived | ReplyReceived | RequestFailed
 
 
-def server_error(text: str) -> PolicyError:
-    """Turn a server's text frame into an error: what was raised in the message, everything in `.detail`."""
+def server_error(text: str) -> ServerError:
+    """Turn a server's text frame into an error: what was raised in the message, everything in `.detail`.
+
+    A server of ours that did not let the request through says so in a form of its own (`wire.refusals`).
+    """
+    refusal = read_refusal(text)
+    if refusal is not None:
+        return RequestRefused(
+            f"the server refused the request ({refusal.kind}): {refusal.text}",
+            kind=refusal.kind,
+            retry_after_s=refusal.retry_after_s,
+            detail=text,
+        )
+    if text.startswith(REFUSED):
+        return RequestRefused(
+            f"the server refused the request: {text[len(REFUSED) :]}", detail=text
+        )
     return PolicyError(f"server error: {_raised(text) or '(empty text)'}", detail=text)
 
 
@@ -255,6 +277,7 @@ class ServerProtocol:
         limits: What a request may ask for.
         encoded_images: Whether to announce that images may come as JPEG, and to decode them. Announced and
             decoded here alone, so that the two cannot differ.
+        deadlines: Whether to announce that requests may say under `_rt` until when their answer is of use.
     """
 
     def __init__(
@@ -264,26 +287,39 @@ class ServerProtocol:
         debug: bool = True,
         limits: codec.DecodeLimits = codec.DEFAULT_LIMITS,
         encoded_images: bool = False,
+        deadlines: bool = False,
     ) -> None:
-        announced = image_announcement() if encoded_images else {}
-        self.metadata_message = codec.encode({**metadata, **announced})
+        said = dict(metadata)
+        if encoded_images:
+            said |= image_announcement()
+        if deadlines:
+            support = realtime_support(metadata) or RealtimeSupport(prefix=NO_PREFIX)
+            said |= announcement(replace(support, refusals=True))
+        self.metadata_message = codec.encode(said)
+        self._reads_realtime = realtime_support(said) is not None
         self._encoded_images = encoded_images
         self._debug = debug
         self._limits = limits
         self._prev_total_ms: float | None = None
 
-    def observation(self, payload: Buffer | str) -> dict[str, Any]:
-        """Decode one request.
+    def request(self, payload: Buffer | str) -> tuple[dict[str, Any], RealtimeRequest | None]:
+        """Decode one request: the observation, and what the robot says about it under `_rt`.
+
+        A server that announces nothing under `_rt` leaves what is there in the observation: a policy may know
+        the name for something else.
 
         Raises:
-            DecodeError: If it is text, not msgpack, or not a map; if an encoded image is not what it says.
+            DecodeError: If it is text, not msgpack, or not a map; if an encoded image is not what it says; if
+                `_rt` is not what it should be.
         """
         if isinstance(payload, str):
             raise DecodeError("expected a binary message (msgpack), got a text message")
         observation = codec.decode(payload, self._limits)
         if not isinstance(observation, dict):
             raise DecodeError(f"expected an observation (a map), got {type(observation).__name__}")
-        return decode_images(observation, self._limits) if self._encoded_images else observation
+        if self._encoded_images:
+            observation = decode_images(observation, self._limits)
+        return split_realtime(observation) if self._reads_realtime else (observation, None)
 
     def reply(self, result: Mapping[str, Any], *, infer_ms: float) -> bytes:
         """Encode one answer with OpenPI's `server_timing`; the policy's own dict stays as it is.

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one key we add to OpenPI's messages, `_rt`: what a policy needs to join its chunk to the running one.
+"""The key we add to OpenPI's messages, `_rt`: the running chunk, and until when an answer is of use.
+
+The first lets a policy join its chunk to the running one, the second a server plan for many robots.
 
 In: metadata, observations and replies as decoded, whose `_rt` is a stranger's word. Out: checked values.
 Pure. It is sent only to a server whose metadata announces it; every other server sees stock bytes.
@@ -18,6 +20,7 @@ from pi05_websocket.errors import DecodeError
 from pi05_websocket.wire.arrays import shortened
 
 __all__ = [
+    "NO_PREFIX",
     "REALTIME_KEY",
     "REALTIME_VERSION",
     "RealtimeReply",
@@ -35,6 +38,9 @@ REALTIME_KEY: Final = "_rt"
 """Reserved in the metadata, the observation and the reply."""
 
 REALTIME_VERSION: Final = 1
+
+NO_PREFIX: Final = "none"
+"""The `prefix` of a server, or of an answer, that does not condition."""
 
 _MOST_TICKS: Final = 10_000
 """Longest chunk, delay or horizon anybody may claim; a chunk has 8 to 100 rows."""
@@ -56,10 +62,19 @@ class RealtimeSupport:
     """Version of these fields; a server of another version is treated as one without."""
 
     prefix: str = "guided"
-    """How it conditions on the leftover: `guided` (any flow policy) or `trained` (its training pinned rows)."""
+    """How it conditions on the leftover: `guided` (any flow policy), `trained` (its training pinned rows), or
+    `none`: it does not."""
 
     max_delay: int | None = None
     """Most rows it can pin; None: as many as the chunk allows."""
+
+    refusals: bool = False
+    """Whether it plans by deadlines, and refuses what would be answered too late (`wire.refusals`)."""
+
+    @property
+    def conditions(self) -> bool:
+        """Whether chunks can follow the running one."""
+        return self.prefix != NO_PREFIX
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +98,8 @@ class RealtimeRequest:
     """Control rate in ticks per second."""
 
     deadline_ms: float | None = None
-    """How long after it was sent the reply is still of use; None: as long as the leftover lasts."""
+    """How long after it was sent the reply is still of use, in milliseconds; None: for as long as it takes, and
+    the robot stands still until then."""
 
     age_ms: float = 0.0
     """The robot's estimate of how old the observation is when it arrives: the time a message travels."""
@@ -114,6 +130,7 @@ def announcement(support: RealtimeSupport) -> dict[str, Any]:
         "version": support.version,
         "prefix": support.prefix,
         "max_delay": support.max_delay,
+        "refusals": support.refusals,
     }
     return {REALTIME_KEY: said}
 
@@ -128,11 +145,12 @@ def realtime_support(metadata: Any) -> RealtimeSupport | None:
             version=_integer(said, "version", most=_MOST_TICKS),
             prefix=_word(said, "prefix"),
             max_delay=_optional(_ticks, said, "max_delay"),
+            refusals=said.get("refusals") is True,
         )
     except DecodeError:
         return None
-    known = support.version == REALTIME_VERSION and support.prefix != "none"
-    return support if known else None
+    of_use = support.conditions or support.refusals
+    return support if support.version == REALTIME_VERSION and of_use else None
 
 
 def with_realtime(observation: Mapping[str, Any], request: RealtimeRequest) -> dict[str, Any]:

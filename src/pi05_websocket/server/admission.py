@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whether another robot comes in, by what the server has to do already. Pure.
+
+In: how many are connected, how long requests have been waiting. Out: nothing, or HTTP 503 with a reason and the
+time to try again, in the place of the WebSocket: a robot that is let in is to be served well.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from statistics import median
+
+from pi05_websocket.server.config import ServerConfig
+from pi05_websocket.server.keys import Refusal
+
+__all__ = ["Admission"]
+
+_WINDOW_S = 5.0
+_RETRY_FULL_S = 10.0
+"""Somebody has to leave first, and robots stay for minutes."""
+_FEW = 8
+"""Fewer waits than this say nothing about the load."""
+
+
+class Admission:
+    """Remembers the waits of the last seconds."""
+
+    def __init__(self, config: ServerConfig) -> None:
+        self._config = config
+        self._waits: deque[tuple[float, float]] = deque(maxlen=4096)
+
+    def __repr__(self) -> str:
+        return f"<Admission waits={len(self._waits)}>"
+
+    def waited(self, now: float, seconds: float) -> None:
+        """Note how long a request waited for the policy; it was taken at `now`."""
+        self._waits.append((now, seconds))
+
+    def queue_s(self, now: float) -> float:
+        """Return the median wait of the last seconds; 0 while there are few."""
+        while self._waits and now - self._waits[0][0] > _WINDOW_S:
+            self._waits.popleft()
+        if len(self._waits) < _FEW:
+            return 0.0
+        return median(seconds for _, seconds in self._waits)
+
+    def refuse(self, now: float, connections: int) -> Refusal | None:
+        """Say why one more does not come in; None: it does."""
+        config = self._config
+        if connections >= config.max_connections:
+            return Refusal(
+                503,
+                f"This policy server is full: {connections} robots are connected, "
+                f"and it takes {config.max_connections} (--max-connections).\n",
+                f"{connections} are connected",
+                retry_after_s=_RETRY_FULL_S,
+            )
+        queue_s = self.queue_s(now)
+        if queue_s > config.max_queue_s:
+            return Refusal(
+                503,
+                f"This policy server is busy: requests wait {queue_s:.2f} s for the policy, "
+                f"and beyond {config.max_queue_s:g} s (--max-queue-s) nobody else comes in.\n",
+                f"requests wait {queue_s:.2f} s",
+                retry_after_s=_WINDOW_S,
+            )
+        return None

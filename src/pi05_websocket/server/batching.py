@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which requests the policy is asked for next, together: by deadline, class and fairness. Pure.
+
+In: who waits, the time, how long batches take. Out: a batch, those that cannot be answered in time, or how long
+to wait for more.
+
+    now ──────── expected end of the batch ──────── deadline of a request
+                                            slack ◄─┤            ask for those with the least slack first
+
+A batch is formed when the policy is free, from everything that waits: never on a timer, unless the settings say
+so, and never beyond what the first deadline can afford. In the order:
+
+1. the priority class; who has waited long goes up a class;
+2. while everybody can be answered in time: the earliest deadline. A robot that says none stands still until it
+   is answered, so its arrival counts as its deadline;
+3. once somebody cannot: who has waited the longest share of what it can afford, so that under overload all are
+   served alike and nobody starves. The earliest deadline first would serve requests that are nearly lost.
+
+The batch grows while everybody in it is still in time and a larger one answers more requests a second.
+Why so and not otherwise: `docs/decisions/0014-batches-by-deadline.md`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from pi05_websocket.server.sessions import Waiting
+
+__all__ = ["BatchSettings", "Plan", "batches_ahead", "plan_batch"]
+
+_AFFORDS_S = 1.0
+"""How long a robot that states no deadline can afford to wait, for the comparison under overload."""
+
+_PROMOTED_AFTER_S = 2.0
+"""After so long a request goes up a class, and after twice as long two."""
+
+_WORTH_IT = 0.97
+"""A larger batch is taken although it answers this little less a second: medians differ by 3 % by chance."""
+
+
+C = TypeVar("C", bound=Waiting[Any, Any])
+
+Expect = Callable[[Hashable, int], float]
+"""Group and size of a batch to the seconds it takes; see `model_time.ModelTimes.expect`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchSettings:
+    """What the policy allows and its owner wants."""
+
+    max_batch: int = 1
+    """Most requests the policy takes at once."""
+
+    window_s: float = 0.0
+    """Longest time the first request waits for others to share its batch, in seconds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan(Generic[C]):
+    """What to do now."""
+
+    batch: list[C] = field(default_factory=list)
+    """Ask the policy for these."""
+
+    late: list[C] = field(default_factory=list)
+    """Refuse these: not even an idle policy would answer them in time."""
+
+    wait_until: float | None = None
+    """Nothing to ask yet, but at this time at the latest."""
+
+
+def plan_batch(
+    waiting: Sequence[C], now: float, expect: Expect, settings: BatchSettings
+) -> Plan[C]:
+    """Return what to do with the requests that may be taken now, for a policy that is free."""
+    late = [request for request in waiting if _too_late(request, now, expect)]
+    hopeful = [request for request in waiting if not _too_late(request, now, expect)]
+    if not hopeful:
+        return Plan(late=late)
+    order = _in_order(hopeful, now, expect, settings.max_batch)
+    group = order[0].group
+    together = [request for request in order if request.group == group][: settings.max_batch]
+    size = _size(together, now, expect)
+    until = _wait_until(together, size, expect, settings)
+    if now < until:
+        return Plan(late=late, wait_until=until)
+    return Plan(late=late, batch=together[:size])
+
+
+def batches_ahead(waiting: int, expect: Expect, group: Hashable, settings: BatchSettings) -> float:
+    """Return the seconds that a policy takes for so many requests."""
+    whole, rest = divmod(waiting, settings.max_batch)
+    seconds = whole * expect(group, settings.max_batch)
+    return seconds + (expect(group, rest) if rest else 0.0)
+
+
+def _too_late(request: Waiting[Any, Any], now: float, expect: Expect) -> bool:
+    return request.deadline is not None and now + expect(request.group, 1) > request.deadline
+
+
+def _due(request: Waiting[Any, Any]) -> float:
+    return request.arrived if request.deadline is None else request.deadline
+
+
+def _rank(request: Waiting[Any, Any], now: float) -> int:
+    promoted = int((now - request.arrived) / _PROMOTED_AFTER_S)
+    return max(request.priority - promoted, 0)
+
+
+def _in_order(waiting: list[C], now: float, expect: Expect, max_batch: int) -> list[C]:
+    by_deadline = sorted(waiting, key=lambda request: (_rank(request, now), _due(request)))
+    if _all_in_time(by_deadline, now, expect, max_batch):
+        return by_deadline
+    return sorted(waiting, key=lambda request: (_rank(request, now), -_share_waited(request, now)))
+
+
+def _share_waited(request: Waiting[Any, Any], now: float) -> float:
+    due = request.deadline
+    affords_s = _AFFORDS_S if due is None else max(due - request.arrived, 0.001)
+    return (now - request.since) / affords_s
+
+
+def _all_in_time(order: Sequence[C], now: float, expect: Expect, max_batch: int) -> bool:
+    end = now
+    for first in range(0, len(order), max_batch):
+        batch = order[first : first + max_batch]
+        end += expect(batch[0].group, len(batch))
+        if any(request.deadline is not None and request.deadline < end for request in batch):
+            return False
+    return True
+
+
+def _size(together: Sequence[C], now: float, expect: Expect) -> int:
+    """Return how many of them to ask for: the most that are all in time and worth it; one at least."""
+    group, size, most = together[0].group, 1, _a_second(expect, together[0].group, 1)
+    for count in range(2, len(together) + 1):
+        end = now + expect(group, count)
+        if any(
+            request.deadline is not None and request.deadline < end for request in together[:count]
+        ):
+            break
+        answered = _a_second(expect, group, count)
+        most = max(most, answered)
+        if answered >= _WORTH_IT * most:
+            size = count
+    return size
+
+
+def _a_second(expect: Expect, group: Hashable, size: int) -> float:
+    seconds = expect(group, size)
+    return size / seconds if seconds > 0.0 else float("inf")
+
+
+def _wait_until(together: Sequence[C], size: int, expect: Expect, settings: BatchSettings) -> float:
+    """Return until when others may still join this batch; the past when nobody is to be waited for."""
+    if size >= settings.max_batch or size < len(together):
+        return float("-inf")
+    seconds = expect(together[0].group, size + 1)
+    afford = [request.deadline - seconds for request in together if request.deadline is not None]
+    return min([min(request.arrived for request in together) + settings.window_s, *afford])

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A request on its way through the server, and what can become of it. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from pi05_websocket.wire.protocol import ServerProtocol
+from pi05_websocket.wire.realtime import RealtimeRequest
+from pi05_websocket.wire.refusals import Refusal
+
+__all__ = ["Answered", "Asker", "Failed", "Outcome", "Refused", "Request"]
+
+
+class Asker(Protocol):
+    """Who sent a request, compared by identity."""
+
+    number: int
+    """Unique among the connections of this process, from 1."""
+
+    state: dict[str, Any]
+    """What the policy remembers of this connection; see `PolicyRequest.state`."""
+
+    def deliver(self, request: Request, outcome: Outcome, /) -> None:
+        """Take the outcome of one request. Called on the event loop."""
+
+    def __hash__(self) -> int: ...
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class Request:
+    """One observation that waits for its actions."""
+
+    connection: Asker
+    """Whose it is; requests of one connection are answered in order."""
+
+    number: int
+    """Which request of its connection it is, from 1."""
+
+    protocol: ServerProtocol
+    payload: bytearray | str
+    arrived: float
+    """`time.perf_counter()` when its last byte was there."""
+
+    priority: int
+    """Rank of its class, see `sessions.PRIORITIES`."""
+
+    refusal: Refusal | None = None
+    """What to answer instead of asking the policy. It waits for its turn all the same: the n-th answer belongs
+    to the n-th request."""
+
+    observation: dict[str, Any] = field(default_factory=dict)
+    """As the policy gets it; empty until it is decoded."""
+
+    realtime: RealtimeRequest | None = None
+    """What the robot says about it; None until it is decoded, and from a stock client."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answered:
+    """The reply to send."""
+
+    message: bytes
+    queue_ms: float
+    infer_ms: float
+
+    batch: int = 1
+    """How many requests shared the inference."""
+
+    actions: Any = None
+    """The chunk, as the policy returned it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failed:
+    """The error text to send; the connection is closed after it."""
+
+    text: str
+    cause: str
+    """The last line of it, for the log."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refused:
+    """What to send for a request that was not let through; the connection stays."""
+
+    refusal: Refusal
+
+
+Outcome = Answered | Failed | Refused

@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where requests wait for the policy: a line for each connection, of which only the first may be taken.
+
+In: requests as they come, and what is known of them once they are decoded. Out: who may be taken now, and whose
+answer is certain without asking the policy. Pure; not thread-safe, the owner locks.
+
+    connection a   a1 under way   a2 waiting   a3 waiting     a2 is superseded by a3 if the robot reads refusals
+    connection b   b1 waiting                                 only b1 may be taken: a2 has to wait for a1
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Hashable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from pi05_websocket.wire.refusals import Refusal
+
+__all__ = ["NORMAL_PRIORITY", "PRIORITIES", "SUPERSEDED", "Sessions", "Waiting"]
+
+T = TypeVar("T")
+A = TypeVar("A")
+
+PRIORITIES = {"high": 0, "normal": 1, "low": 2}
+"""Priority class of a key to its rank; a lower rank goes first."""
+
+NORMAL_PRIORITY = PRIORITIES["normal"]
+
+SUPERSEDED = Refusal(
+    kind="superseded", text="a newer observation of the same robot came before its turn"
+)
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class Waiting(Generic[T, A]):
+    """One request in its line. Times are monotonic seconds."""
+
+    item: T
+    session: Hashable
+    """Whose line it stands in: one connection."""
+
+    arrived: float
+    priority: int = NORMAL_PRIORITY
+
+    ready: bool = False
+    """Whether it is decoded; what follows is known from then on."""
+
+    group: Hashable = None
+    """Requests of one batch have it in common."""
+
+    deadline: float | None = None
+    """When its answer must leave at the latest; None: the robot waits for it as long as it takes."""
+
+    reads_refusals: bool = False
+    """Whether its robot understands `busy`, `late` and `superseded`. A stock client is always answered."""
+
+    answer: A | Refusal | None = None
+    """What it is answered without asking the policy."""
+
+    since: float = field(init=False)
+    """Since when its session waits for a policy: its last answer, or its first request."""
+
+    def __post_init__(self) -> None:
+        self.since = self.arrived
+
+
+@dataclass(slots=True)
+class _Line(Generic[T, A]):
+    requests: deque[Waiting[T, A]] = field(default_factory=deque)
+    under_way: bool = False
+    answered: float | None = None
+
+
+class Sessions(Generic[T, A]):
+    """The lines of all connections."""
+
+    def __init__(self) -> None:
+        self._lines: dict[Hashable, _Line[T, A]] = {}
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __repr__(self) -> str:
+        return f"<Sessions requests={self._count} connections={len(self._lines)}>"
+
+    def push(self, waiting: Waiting[T, A]) -> None:
+        """Let a request wait behind the others of its connection."""
+        line = self._lines.setdefault(waiting.session, _Line())
+        if line.answered is not None:
+            waiting.since = min(waiting.arrived, line.answered)
+        line.requests.append(waiting)
+        self._count += 1
+
+    def supersede(self, session: Hashable) -> None:
+        """Refuse what waits before a newer request of the same robot, if that reads refusals: newest wins.
+
+        Call it when a request of this connection has become ready. Stock requests are left alone.
+        """
+        newer = False
+        for waiting in reversed(self._requests(session)):
+            if waiting.ready and waiting.reads_refusals and waiting.answer is None:
+                if newer:
+                    waiting.answer = SUPERSEDED
+                newer = True
+
+    def settle(self, sessions: Iterable[Hashable]) -> list[Waiting[T, A]]:
+        """Take out whose answer is certain and whose turn it is in these lines; answer them in this order."""
+        return [waiting for session in sessions for waiting in self._settled(session)]
+
+    def heads(self) -> list[Waiting[T, A]]:
+        """Return the requests that may be taken: decoded, first in their line, nothing of it under way."""
+        return [first for first in self._firsts() if first.ready and first.answer is None]
+
+    def overdue(self, now: float, bound_s: float) -> list[Waiting[T, A]]:
+        """Return those that nobody has taken since `bound_s`; the first one of each line."""
+        return [
+            first
+            for first in self._firsts()
+            if first.answer is None and now - first.arrived >= bound_s
+        ]
+
+    def take(self, waiting: Waiting[T, A]) -> None:
+        """Take out a request that the policy is asked for now: nothing else of its line until `done`."""
+        line = self._lines[waiting.session]
+        first = line.requests.popleft()
+        assert first is waiting
+        line.under_way = True
+        self._count -= 1
+
+    def done(self, session: Hashable, now: float) -> None:
+        """Note that the request of this connection that was under way is answered."""
+        line = self._lines.get(session)
+        if line is not None:
+            line.under_way = False
+            line.answered = now
+
+    def drop(self, session: Hashable) -> int:
+        """Forget a connection that is gone; return how many of its requests waited."""
+        line = self._lines.pop(session, None)
+        dropped = 0 if line is None else len(line.requests)
+        self._count -= dropped
+        return dropped
+
+    def _firsts(self) -> Iterator[Waiting[T, A]]:
+        for line in self._lines.values():
+            if line.requests and not line.under_way:
+                yield line.requests[0]
+
+    def _requests(self, session: Hashable) -> deque[Waiting[T, A]]:
+        line = self._lines.get(session)
+        return deque() if line is None else line.requests
+
+    def _settled(self, session: Hashable) -> list[Waiting[T, A]]:
+        line = self._lines.get(session)
+        settled: list[Waiting[T, A]] = []
+        if line is None or line.under_way:
+            return settled
+        while line.requests and line.requests[0].answer is not None:
+            settled.append(line.requests.popleft())
+            self._count -= 1
+        return settled

@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from announced import ANNOUNCED
 from documents import ROOT, documents, named_block, python_blocks
 
 from pi05_websocket.client import RemotePolicy
 from pi05_websocket.server import WebsocketPolicyServer
-from pi05_websocket.wire.encoded_images import image_announcement
 
 SERVE_A_POLICY = "docs/howto/serve-a-policy.md"
 WITHOUT_LEROBOT = "docs/howto/without-lerobot.md"
@@ -92,7 +92,7 @@ def test_readmes_server_answers_its_client(run, tmp_path: Path) -> None:
             output = run(named_block("README.md", "client.py"), port)
         finally:
             server.send_signal(signal.SIGINT)
-    assert output.split("\n") == [str(image_announcement()), "(50, 6)", ""]
+    assert output.split("\n") == [str(ANNOUNCED), "(50, 6)", ""]
     assert server.returncode == 0
 
 
@@ -135,7 +135,7 @@ def test_served_policy_of_ones_own(run, tmp_path: Path) -> None:
         RemotePolicy("127.0.0.1", server.port) as policy,
     ):
         rows = policy.infer(so101_observation())["actions"]
-        assert policy.metadata == {"policy": "hold", **image_announcement()}
+        assert policy.metadata == {"policy": "hold", **ANNOUNCED}
     assert np.array_equal(rows, [[0, -90, 90, 38, 0, 0]] * 50)
 
 

@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-from pi05_websocket.wire.encoded_images import image_announcement
+from announced import ANNOUNCED
 
 pytestmark = [
     pytest.mark.openpi,
@@ -33,7 +32,7 @@ def test_mission_observations_arrive_whole(
     """Images, state and prompt arrive to the byte; actions and timings come back."""
     server = start.server(server_kind, summing, metadata={"reset_pose": [0.0, -1.5]})
     client = start.client(client_kind, server.port)
-    announced = image_announcement() if server_kind == "our server" else {}
+    announced = ANNOUNCED if server_kind == "our server" else {}
     assert client.get_server_metadata() == {"reset_pose": [0.0, -1.5], **announced}
     for number in range(5):
         observation = observe(number)

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from announced import ANNOUNCED
 from openpi_client import msgpack_numpy
 from openpi_client.action_chunk_broker import ActionChunkBroker
 from openpi_client.websocket_client_policy import WebsocketClientPolicy
@@ -20,7 +21,6 @@ from websockets.sync.client import connect
 
 from pi05_websocket.client import RemotePolicy
 from pi05_websocket.server.keys_file import add_key
-from pi05_websocket.wire.encoded_images import image_announcement
 
 pytestmark = [
     pytest.mark.openpi,
@@ -43,7 +43,7 @@ def exchange(port: int, observations: list[Any]) -> tuple[bytes, list[bytes]]:
 def test_replies_have_the_form_of_a_stock_servers(start: Any, summing: Any, observe: Any) -> None:
     """Apart from the measured times, metadata and replies are the stock server's bytes."""
     observations = [observe(0), observe(1)]
-    ours = start.server("our server", summing, encoded_images=False)
+    ours = start.server("our server", summing, encoded_images=False, deadlines=False)
     stock = start.server("stock server", summing, metadata=summing.metadata)
     our_metadata, our_replies = exchange(ours.port, observations)
     stock_metadata, stock_replies = exchange(stock.port, observations)
@@ -99,7 +99,7 @@ def test_health_and_pings_are_answered_during_a_slow_inference(start: Any, gate:
         ) as health:
             assert (health.status, health.read()) == (200, b"OK\n")
         other = start.client("stock client", server.port)
-        assert other.get_server_metadata() == image_announcement()
+        assert other.get_server_metadata() == ANNOUNCED
         assert socket.ping().wait(timeout=10)
         gate.opened.release()
         assert msgpack_numpy.unpackb(socket.recv())["number"] == 1

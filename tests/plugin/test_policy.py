@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from announced import ANNOUNCED
 from fake_lerobot import JOINTS, START, FakeArm, FakeArmConfig, FakeEnvConfig
 from lerobot.configs import PreTrainedConfig
 from lerobot.configs.types import FeatureType, PolicyFeature
@@ -36,7 +37,6 @@ from pi05_websocket.errors import (
     Pi05WebsocketError,
 )
 from pi05_websocket.testing import FakeClock
-from pi05_websocket.wire.encoded_images import image_announcement
 
 pytestmark = [pytest.mark.lerobot, pytest.mark.filterwarnings("default")]
 
@@ -562,7 +562,7 @@ class TestFactories:
         robot.close()
 
         assert robot.select_action(batch())[0, 0] == 1.0
-        assert robot.server_metadata == image_announcement()
+        assert robot.server_metadata == ANNOUNCED
 
 
 class TestConfig:

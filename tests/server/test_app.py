@@ -13,18 +13,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from announced import ANNOUNCED
 
 from pi05_websocket.client import RemotePolicy
 from pi05_websocket.errors import ConfigError, EncodeError, PolicyError
 from pi05_websocket.server import WebsocketPolicyServer
 from pi05_websocket.wire import codec
-from pi05_websocket.wire.encoded_images import image_announcement
 from pi05_websocket.wire.protocol import TRACEBACK_CLOSE_REASON
 from pi05_websocket.wire.realtime import RealtimeSupport, announcement
 
 BINARY, CONTINUATION, TEXT, CLOSE, PING, PONG = 0x2, 0x0, 0x1, 0x8, 0x9, 0xA
 OBSERVATION = {"observation/state": np.arange(6, dtype=np.float32), "prompt": "pick"}
-ANNOUNCED = image_announcement() | announcement(RealtimeSupport(prefix="none", refusals=True))
+ANNOUNCED = ANNOUNCED | announcement(RealtimeSupport(prefix="none", refusals=True))
 """What a server of ours adds to its policy's metadata."""
 
 

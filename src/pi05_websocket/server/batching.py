@@ -80,8 +80,7 @@ def plan_batch(
     if not hopeful:
         return Plan(late=late)
     order = _in_order(hopeful, now, expect, settings.max_batch)
-    group = order[0].group
-    together = [request for request in order if request.group == group][: settings.max_batch]
+    together = _together(order, settings.max_batch)
     size = _size(together, now, expect)
     until = _wait_until(together, size, expect, settings)
     if now < until:
@@ -122,14 +121,21 @@ def _share_waited(request: Waiting[Any, Any], now: float) -> float:
     return (now - request.since) / affords_s
 
 
-def _all_in_time(order: Sequence[C], now: float, expect: Expect, max_batch: int) -> bool:
-    end = now
-    for first in range(0, len(order), max_batch):
-        batch = order[first : first + max_batch]
-        end += expect(batch[0].group, len(batch))
-        if any(request.deadline is not None and request.deadline < end for request in batch):
+def _all_in_time(order: list[C], now: float, expect: Expect, max_batch: int) -> bool:
+    """Whether everybody is answered in time if they are asked for in this order, batch after batch."""
+    while order:
+        together = _together(order, max_batch)
+        batch = together[: _size(together, now, expect)]
+        now += expect(batch[0].group, len(batch))
+        if any(request.deadline is not None and request.deadline < now for request in batch):
             return False
+        order = [request for request in order if request not in batch]
     return True
+
+
+def _together(order: list[C], max_batch: int) -> list[C]:
+    """Return those that could share a batch with the first."""
+    return [request for request in order if request.group == order[0].group][:max_batch]
 
 
 def _size(together: Sequence[C], now: float, expect: Expect) -> int:

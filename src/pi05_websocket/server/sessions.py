@@ -59,7 +59,7 @@ class Waiting(Generic[T, A]):
     """What it is answered without asking the policy."""
 
     since: float = field(init=False)
-    """Since when its session waits for a policy: its last answer, or its first request."""
+    """Since when its robot has asked in vain: the arrival of the first request after its last answer."""
 
     def __post_init__(self) -> None:
         self.since = self.arrived
@@ -69,7 +69,7 @@ class Waiting(Generic[T, A]):
 class _Line(Generic[T, A]):
     requests: deque[Waiting[T, A]] = field(default_factory=deque)
     under_way: bool = False
-    answered: float | None = None
+    since: float | None = None
 
 
 class Sessions(Generic[T, A]):
@@ -88,8 +88,9 @@ class Sessions(Generic[T, A]):
     def push(self, waiting: Waiting[T, A]) -> None:
         """Let a request wait behind the others of its connection."""
         line = self._lines.setdefault(waiting.session, _Line())
-        if line.answered is not None:
-            waiting.since = min(waiting.arrived, line.answered)
+        if line.since is None:
+            line.since = waiting.arrived
+        waiting.since = line.since
         line.requests.append(waiting)
         self._count += 1
 
@@ -129,12 +130,17 @@ class Sessions(Generic[T, A]):
         line.under_way = True
         self._count -= 1
 
-    def done(self, session: Hashable, now: float) -> None:
+    def done(self, session: Hashable) -> None:
         """Note that the request of this connection that was under way is answered."""
         line = self._lines.get(session)
-        if line is not None:
-            line.under_way = False
-            line.answered = now
+        if line is None:
+            return
+        line.under_way = False
+        line.since = None
+        if line.requests:
+            since = line.since = min(waiting.arrived for waiting in line.requests)
+            for waiting in line.requests:
+                waiting.since = since
 
     def drop(self, session: Hashable) -> int:
         """Forget a connection that is gone; return how many of its requests waited."""

@@ -190,9 +190,8 @@ class PolicyWorker:
                 break
             self._deliver(self._outcomes(batch))
             with self._lock:
-                now = time.perf_counter()
                 for waiting in batch:
-                    self._sessions.done(waiting.session, now)
+                    self._sessions.done(waiting.session)
                 self._settle([waiting.session for waiting in batch])
             del batch  # while waiting, keep no received message alive
         self._stopped()

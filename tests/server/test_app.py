@@ -331,7 +331,7 @@ def test_close_does_not_wait_for_ever(serve: Any, connect: Any, gate: Any) -> No
     with closing(server):
         assert client.closed()[0] == 1001
     server.close()
-    assert repr(server).endswith("stopped policy=Gate>")
+    assert repr(server).endswith("stopped Gate>")
 
 
 def test_a_second_request_to_stop_hurries(serve: Any, connect: Any, gate: Any) -> None:
@@ -434,7 +434,7 @@ def test_constructor_takes_openpis_arguments(scripted: Any) -> None:
     server = WebsocketPolicyServer(scripted, "0.0.0.0", 8123, {"a": 1})
     assert server.url == "ws://127.0.0.1:8123"
     assert server.metadata == {"a": 1}
-    assert repr(server) == "<WebsocketPolicyServer ws://127.0.0.1:8123 stopped policy=Scripted>"
+    assert repr(server) == "<WebsocketPolicyServer ws://127.0.0.1:8123 stopped Scripted>"
 
 
 def test_the_default_host_is_this_machine_alone(scripted: Any) -> None:

@@ -11,66 +11,67 @@ import asyncio
 import contextlib
 import errno
 import logging
+import secrets
 import signal
 import socket
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from pi05_websocket.errors import ConfigError
 from pi05_websocket.policy import Policy, policy_metadata
+from pi05_websocket.server.backend import Backend, BackendFactory, Deliver
 from pi05_websocket.server.config import ServerConfig
 from pi05_websocket.server.exposure import not_behind_a_proxy, why_not_safe
+from pi05_websocket.server.records import Listener
 from pi05_websocket.server.service import Service
+from pi05_websocket.server.worker import PolicyWorker
 from pi05_websocket.wire import codec
 
-__all__ = ["WebsocketPolicyServer", "why_not"]
+__all__ = ["PolicyServer", "WebsocketPolicyServer", "why_not"]
 
 logger = logging.getLogger(__name__)
 
 _EVERY_INTERFACE = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "[::1]", "::1": "[::1]"}
 
 
-class WebsocketPolicyServer:
-    """Serves one policy to any number of robots.
-
-    Like OpenPI's class it takes policy, host, port and metadata, and `serve_forever()` runs it. Unlike
-    there the default host is the loopback interface: nobody else can reach it unless you say
-    `host="0.0.0.0"`, which is warned about unless the server asks for keys over TLS. `policy.reset()` is
-    never called, as there: OpenPI's protocol has no episodes, and other robots share the policy.
+class PolicyServer:
+    """Listens, and hands what robots ask to a backend. `WebsocketPolicyServer` is one with a policy behind it.
 
     From another thread: `start()`, `port`, `close()`, or the same as a context manager.
     """
 
     def __init__(
         self,
-        policy: Policy,
+        backend: BackendFactory,
+        metadata: Callable[[], Mapping[str, Any]],
         host: str = "127.0.0.1",
         port: int | None = 8000,
-        metadata: Mapping[str, Any] | None = None,
         *,
+        what: str,
         config: ServerConfig | None = None,
+        listeners: Sequence[Listener] = (),
     ) -> None:
         """Prepare the server; nothing is opened yet.
 
         Args:
-            policy: Anything with `infer(observation) -> {"actions": ...}`. One thread calls it.
+            backend: Makes what answers, for each run.
+            metadata: What is sent first on a connection that opens now.
             host: Address to listen on; `0.0.0.0` for every interface.
             port: TCP port; 0 or None lets the system choose one, see `port`.
-            metadata: Sent first on every connection. Default: what the policy says about itself.
+            what: What is served, in a word, for the log.
             config: Bounds and behaviour.
+            listeners: Told who comes and goes and what becomes of each request, see `server.records`.
 
         Raises:
-            ConfigError: If the policy has no `infer`, or no proxy can be alone before `host`.
-            EncodeError: If the metadata cannot travel.
+            ConfigError: If no proxy can be alone before `host`.
         """
-        if not callable(getattr(policy, "infer", None)):
-            raise ConfigError(f"expected a policy with infer(observation), got {policy!r}")
-        self.metadata = dict(policy_metadata(policy) if metadata is None else metadata)
-        codec.encode(self.metadata)
-        self._policy = policy
+        self._backend = backend
+        self._current_metadata = metadata
+        self._what = what
+        self._listeners = tuple(listeners)
         self._host = host
         self._port = port or 0
         self._config = config or ServerConfig()
@@ -82,7 +83,7 @@ class WebsocketPolicyServer:
 
     def __repr__(self) -> str:
         state = "stopped" if self._service is None else "serving"
-        return f"<WebsocketPolicyServer {self.url} {state} policy={type(self._policy).__name__}>"
+        return f"<{type(self).__name__} {self.url} {state} {self._what}>"
 
     @property
     def port(self) -> int:
@@ -112,7 +113,7 @@ class WebsocketPolicyServer:
         """Serve on the running event loop until cancelled or asked to stop."""
         await self._run(lambda: None)
 
-    def start(self) -> WebsocketPolicyServer:
+    def start(self) -> Self:
         """Serve from a thread of its own; return once the server listens.
 
         Raises:
@@ -153,7 +154,7 @@ class WebsocketPolicyServer:
         if service is not None:
             service.request_stop()
 
-    def __enter__(self) -> WebsocketPolicyServer:
+    def __enter__(self) -> Self:
         return self.start()
 
     def __exit__(
@@ -167,7 +168,7 @@ class WebsocketPolicyServer:
     async def _run(self, listening: Callable[[], None]) -> None:
         def note(port: int) -> None:
             self._port = port
-            logger.info("serving %s at %s", type(self._policy).__name__, self.url)
+            logger.info("serving %s at %s", self._what, self.url)
             if self._config.behind_proxy:
                 logger.info("TLS ends at a proxy: what comes to %s is not encrypted", self.url)
             unsafe = why_not_safe(self._host, self._config)
@@ -176,7 +177,9 @@ class WebsocketPolicyServer:
                 logger.warning("NOT SAFE: %s In Python these are fields of ServerConfig.", unsafe)
             listening()
 
-        self._service = Service(self._policy, self.metadata, self._config)
+        self._service = Service(
+            self._backend, self._current_metadata, self._config, self._listeners
+        )
         try:
             await self._service.run(self._host, self._port, note)
             logger.info("stopped %s", self.url)
@@ -204,6 +207,62 @@ class WebsocketPolicyServer:
                         number
                     )  # else the loop does it when it closes, after us
                 signal.signal(number, handler)
+
+
+class WebsocketPolicyServer(PolicyServer):
+    """Serves one policy to any number of robots.
+
+    Like OpenPI's class it takes policy, host, port and metadata, and `serve_forever()` runs it. Unlike
+    there the default host is the loopback interface: nobody else can reach it unless you say
+    `host="0.0.0.0"`, which is warned about unless the server asks for keys over TLS. `policy.reset()` is
+    never called, as there: OpenPI's protocol has no episodes, and other robots share the policy.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        host: str = "127.0.0.1",
+        port: int | None = 8000,
+        metadata: Mapping[str, Any] | None = None,
+        *,
+        config: ServerConfig | None = None,
+        listeners: Sequence[Listener] = (),
+    ) -> None:
+        """Prepare the server; nothing is opened yet.
+
+        Args:
+            policy: Anything with `infer(observation) -> {"actions": ...}`. One thread calls it; several
+                requests at once if it has `infer_batch` or `infer_requests`, see `pi05_websocket.policy`.
+            host: Address to listen on; `0.0.0.0` for every interface.
+            port: TCP port; 0 or None lets the system choose one, see `port`.
+            metadata: Sent first on every connection. Default: what the policy says about itself.
+            config: Bounds and behaviour.
+            listeners: Told who comes and goes and what becomes of each request, see `server.records`.
+
+        Raises:
+            ConfigError: If the policy has no `infer`, or no proxy can be alone before `host`.
+            EncodeError: If the metadata cannot travel.
+        """
+        if not callable(getattr(policy, "infer", None)):
+            raise ConfigError(f"expected a policy with infer(observation), got {policy!r}")
+        self.metadata = dict(policy_metadata(policy) if metadata is None else metadata)
+        codec.encode(self.metadata)
+        self._policy = policy
+        super().__init__(
+            self._worker,
+            lambda: self.metadata,
+            host,
+            port,
+            what=type(policy).__name__,
+            config=config,
+            listeners=listeners,
+        )
+
+    def _worker(
+        self, config: ServerConfig, deliver: Deliver, stopped: Callable[[], None]
+    ) -> Backend:
+        seed = secrets.randbits(63) if config.seed is None else config.seed
+        return PolicyWorker(self._policy, config, deliver, stopped, seed=seed)
 
 
 def why_not(exc: OSError, host: str, port: int) -> str:

@@ -10,18 +10,20 @@ import asyncio
 import itertools
 import logging
 import time
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import picows
 
 from pi05_websocket.keepalive import notice_vanished_peers
+from pi05_websocket.server.backend import Backend
 from pi05_websocket.server.buffers import ReceiveBuffers
 from pi05_websocket.server.config import ServerConfig
 from pi05_websocket.server.doorkeeper import Doorkeeper
 from pi05_websocket.server.exposure import shows_tracebacks
 from pi05_websocket.server.keys import RobotKey
+from pi05_websocket.server.records import Closed, Listener, Opened, Record, RequestRecord
 from pi05_websocket.server.requests import Answered, Failed, Outcome, Refused, Request
-from pi05_websocket.server.worker import PolicyWorker
 from pi05_websocket.wire.protocol import (
     CLOSE_INTERNAL_ERROR,
     TRACEBACK_CLOSE_REASON,
@@ -51,9 +53,9 @@ class Connection(picows.WSListener):  # type: ignore[misc]  # picows is compiled
 
     def __init__(
         self,
-        metadata: dict[str, Any],
+        metadata: Mapping[str, Any],
         config: ServerConfig,
-        worker: PolicyWorker,
+        backend: Backend,
         connections: OpenConnections,
         *,
         doorkeeper: Doorkeeper,
@@ -78,7 +80,7 @@ class Connection(picows.WSListener):  # type: ignore[misc]  # picows is compiled
         self._metadata = metadata
         self._protocol: ServerProtocol  # from when the peer is known
         self._config = config
-        self._worker = worker
+        self._backend = backend
         self._connections = connections
         self._buffers = ReceiveBuffers()
         self._ws: Any = None
@@ -116,7 +118,7 @@ class Connection(picows.WSListener):  # type: ignore[misc]  # picows is compiled
             return
         self._closing = True
         self._why = self._why or _already_said(self._ws) or f"{code} {reason}"
-        self._worker.forget(self)
+        self._backend.forget(self)
         self._ws.send_close(code, reason)
         self._ws.underlying_transport.resume_reading()  # its goodbye may stand behind more requests
         asyncio.get_running_loop().call_later(_GOODBYE_TIMEOUT_S, self.abort)
@@ -141,6 +143,7 @@ class Connection(picows.WSListener):  # type: ignore[misc]  # picows is compiled
             return
         text = refusal_text(outcome.refusal) if isinstance(outcome, Refused) else outcome.text
         self._send(picows.WSMsgType.TEXT, text.encode("utf-8", "backslashreplace"))
+        self._tell_unanswered(request, outcome)
         if isinstance(outcome, Failed):
             self._why = f"{CLOSE_INTERNAL_ERROR} {outcome.cause}"
             self.close(CLOSE_INTERNAL_ERROR, TRACEBACK_CLOSE_REASON)
@@ -168,6 +171,9 @@ class Connection(picows.WSListener):  # type: ignore[misc]  # picows is compiled
         if self._forwarded is not None:
             self.peer = f"{self._forwarded} via {self.peer}"
         logger.info("connection %d from %s opened by %s", self.number, self.peer, self.who)
+        self._connections.tell(
+            Opened(connection=self.number, who=self.who, peer=self.peer, path=self._path)
+        )
         self._connections.add(self)
         self._send(picows.WSMsgType.BINARY, self._protocol.metadata_message)
 
@@ -191,7 +197,7 @@ class Connection(picows.WSListener):  # type: ignore[misc]  # picows is compiled
     def on_ws_disconnected(self, transport: Any) -> None:
         """Forget what still waits for this client; leave a line about it."""
         self._closing = True
-        self._worker.forget(self)
+        self._backend.forget(self)
         why = self._why or _already_said(transport) or "lost: no goodbye"
         # What clients say is quoted: it must not look like lines of ours.
         logger.info(
@@ -201,6 +207,7 @@ class Connection(picows.WSListener):  # type: ignore[misc]  # picows is compiled
             self.refused, self._bytes_in, self._bytes_out, why[:_LONGEST_WHY],
         )  # fmt: skip
         self._connections.discard(self)
+        self._connections.tell(Closed(connection=self.number, why=why[:_LONGEST_WHY]))
 
     def pause_writing(self) -> None:
         """Read no further requests from a client that does not read its replies."""
@@ -219,7 +226,7 @@ class Connection(picows.WSListener):  # type: ignore[misc]  # picows is compiled
         if not self._closing:
             self._closing = True
             self._why = f"{code} by the client"
-            self._worker.forget(self)
+            self._backend.forget(self)
             # 1005 and the like say that there was no code, and may not be sent (RFC 6455, 7.4.1).
             self._ws.send_close(code if code in range(1000, 1004) or code >= 3000 else 1000)
         self._ws.disconnect(graceful=True)
@@ -253,7 +260,7 @@ class Connection(picows.WSListener):  # type: ignore[misc]  # picows is compiled
         self._bytes_in += len(payload)
         self._queued_requests += 1
         self._queued_bytes += len(request.payload)
-        self._worker.submit(request)
+        self._backend.submit(request)
         self._throttle()
 
     def _send(self, kind: Any, message: bytes) -> None:
@@ -287,6 +294,47 @@ class Connection(picows.WSListener):  # type: ignore[misc]  # picows is compiled
             self.number, self.exchanges, answered.batch, answered.queue_ms, answered.infer_ms, total_ms,
             len(request.payload), len(answered.message),
         )  # fmt: skip
+        if self._connections.watched:
+            self._connections.tell(
+                RequestRecord(
+                    **_facts(request, total_ms),
+                    outcome="answered",
+                    queue_ms=answered.queue_ms,
+                    infer_ms=answered.infer_ms,
+                    batch=answered.batch,
+                    bytes_out=len(answered.message),
+                    actions=answered.actions,
+                )
+            )
+
+    def _tell_unanswered(self, request: Request, outcome: Failed | Refused) -> None:
+        total_ms = (time.perf_counter() - request.arrived) * 1000
+        self._connections.tell(
+            RequestRecord(
+                **_facts(request, total_ms),
+                outcome="failed" if isinstance(outcome, Failed) else "refused",
+                why=_why(outcome)[:_LONGEST_WHY],
+                queue_ms=total_ms,
+            )
+        )
+
+
+def _why(outcome: Failed | Refused) -> str:
+    return outcome.cause if isinstance(outcome, Failed) else outcome.refusal.kind
+
+
+def _facts(request: Request, total_ms: float) -> dict[str, Any]:
+    """Return what a record says of a request whatever became of it."""
+    said, deadline = request.realtime, request.deadline
+    return {
+        "connection": request.connection.number,
+        "number": request.number,
+        "total_ms": total_ms,
+        "bytes_in": len(request.payload),
+        "age_ms": None if said is None else said.age_ms,
+        "deadline_ms": None if deadline is None else (deadline - request.arrived) * 1000,
+        "observation": request.observation,
+    }
 
 
 def _already_said(transport: Any) -> str | None:
@@ -296,9 +344,10 @@ def _already_said(transport: Any) -> str | None:
 
 
 class OpenConnections:
-    """The clients that are connected now."""
+    """The clients that are connected now, and those who watch them."""
 
-    def __init__(self) -> None:
+    def __init__(self, listeners: Sequence[Listener] = ()) -> None:
+        self._listeners = tuple(listeners)
         self._open: set[Connection] = set()
         self._nobody = asyncio.Event()
         self._nobody.set()
@@ -308,6 +357,19 @@ class OpenConnections:
 
     def __len__(self) -> int:
         return len(self._open)
+
+    @property
+    def watched(self) -> bool:
+        """Whether anybody is told anything."""
+        return bool(self._listeners)
+
+    def tell(self, record: Record) -> None:
+        """Tell everybody who watches. One that fails is told the next all the same, and robots never notice."""
+        for listener in self._listeners:
+            try:
+                listener(record)
+            except Exception:
+                logger.exception("a listener of the server failed")
 
     def add(self, connection: Connection) -> None:
         """Note a client that has come."""

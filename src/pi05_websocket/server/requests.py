@@ -56,6 +56,17 @@ class Request:
     realtime: RealtimeRequest | None = None
     """What the robot says about it; None until it is decoded, and from a stock client."""
 
+    @property
+    def deadline(self) -> float | None:
+        """When its answer must leave, on the clock of `arrived`; None: the robot waits for it.
+
+        The way back is taken to be as long as the way here.
+        """
+        said = self.realtime
+        if said is None or said.deadline_ms is None:
+            return None
+        return self.arrived + (said.deadline_ms - 2 * said.age_ms) / 1000
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answered:

@@ -9,24 +9,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import picows
 
-from pi05_websocket.policy import Policy
 from pi05_websocket.server.admission import Admission
+from pi05_websocket.server.backend import BackendFactory, Delivery
 from pi05_websocket.server.config import ServerConfig
 from pi05_websocket.server.connection import CLOSE_GOING_AWAY, Connection, OpenConnections
 from pi05_websocket.server.doorkeeper import Doorkeeper
 from pi05_websocket.server.exposure import forwarded_for
 from pi05_websocket.server.http import authorization_of, plain_response, refusal_response
 from pi05_websocket.server.keys import Refusal
+from pi05_websocket.server.records import Listener
 from pi05_websocket.server.requests import Answered
 from pi05_websocket.server.tls import Certificate
-from pi05_websocket.server.worker import Delivery, PolicyWorker
 
 __all__ = ["Service"]
 
@@ -42,6 +41,8 @@ _READ_BUFFER_BYTES = 2 * 1024 * 1024
 _HANDSHAKE_TIMEOUT_S = 10.0
 _GOODBYE_TIMEOUT_S = 1.0
 
+_RETRY_UNREADY_S = 2.0
+
 _OVERDUE_S = 0.25
 """How often is looked whether a request has waited too long: the bound is seconds."""
 
@@ -52,7 +53,13 @@ _LOOK_AGAIN_S = 1.0
 class Service:
     """One run of a policy server, from listening to the last goodbye. Not reused."""
 
-    def __init__(self, policy: Policy, metadata: dict[str, Any], config: ServerConfig) -> None:
+    def __init__(
+        self,
+        backend: BackendFactory,
+        metadata: Callable[[], Mapping[str, Any]],
+        config: ServerConfig,
+        listeners: Sequence[Listener] = (),
+    ) -> None:
         """Prepare on the running event loop.
 
         Raises:
@@ -61,18 +68,16 @@ class Service:
         self._loop = asyncio.get_running_loop()
         self._metadata = metadata
         self._config = config
-        self._connections = OpenConnections()
+        self._connections = OpenConnections(listeners)
         self._doorkeeper = Doorkeeper(config.keys)
         self._certificate = Certificate(config)
         self._admission = Admission(config)
         self._stop = asyncio.Event()
         self._drained = asyncio.Event()
-        self._worker = PolicyWorker(
-            policy,
+        self._backend = backend(
             config,
-            deliver=lambda outcomes: self._call(self._deliver, outcomes),
-            stopped=lambda: self._call(self._drained.set),
-            seed=secrets.randbits(63) if config.seed is None else config.seed,
+            lambda outcomes: self._call(self._deliver, outcomes),
+            lambda: self._call(self._drained.set),
         )
 
     async def run(self, host: str, port: int, listening: Callable[[int], None]) -> None:
@@ -93,7 +98,7 @@ class Service:
             ssl=context,
             ssl_handshake_timeout=_HANDSHAKE_TIMEOUT_S if context else None,
         )
-        self._worker.start()
+        self._backend.start()
         tasks = [
             self._loop.create_task(self._ping_now_and_then()),
             self._loop.create_task(self._look_again_now_and_then()),
@@ -109,7 +114,7 @@ class Service:
             for task in tasks:
                 task.cancel()
             server.close()
-            self._worker.stop()
+            self._backend.stop()
             self._connections.abort()
 
     def request_stop(self) -> None:
@@ -126,8 +131,7 @@ class Service:
             forwarded = forwarded_for(request.headers.getall("X-Forwarded-For", []))
         admitted = self._doorkeeper.admit(authorization_of(request), path)
         if not isinstance(admitted, Refusal):
-            full = self._admission.refuse(time.perf_counter(), len(self._connections))
-            admitted = full or admitted
+            admitted = self._no_room() or admitted
         if isinstance(admitted, Refusal):
             logger.info(
                 "a client was not let in from=%s: HTTP %d, %s",
@@ -135,15 +139,22 @@ class Service:
             )  # fmt: skip
             return picows.WSUpgradeResponseWithListener(refusal_response(admitted), None)
         return Connection(
-            self._metadata,
+            self._metadata(),
             self._config,
-            self._worker,
+            self._backend,
             self._connections,
             doorkeeper=self._doorkeeper,
             key=admitted,
             path=path,
             forwarded=forwarded,
         )
+
+    def _no_room(self) -> Refusal | None:
+        unready = self._backend.unready
+        if unready is not None:
+            text = f"This policy server is not ready: {unready}.\n"
+            return Refusal(503, text, unready, retry_after_s=_RETRY_UNREADY_S)
+        return self._admission.refuse(time.perf_counter(), len(self._connections))
 
     def _deliver(self, outcomes: Delivery) -> None:
         now = time.perf_counter()
@@ -171,11 +182,11 @@ class Service:
     async def _refuse_overdue_now_and_then(self) -> None:
         while True:
             await asyncio.sleep(_OVERDUE_S)
-            if self._worker.waiting:
-                self._worker.refuse_overdue()
+            if self._backend.waiting:
+                self._backend.refuse_overdue()
 
     async def _finish_inference(self) -> None:
-        self._worker.stop()
+        self._backend.stop()
         try:
             async with asyncio.timeout(self._config.stop_timeout_s):
                 await self._drained.wait()

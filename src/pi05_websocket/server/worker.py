@@ -16,6 +16,7 @@ from collections.abc import Callable, Hashable, Sequence
 
 from pi05_websocket.errors import ObservationError, WireError
 from pi05_websocket.policy import Policy, PolicyRequest, batch_key, session_seed
+from pi05_websocket.server.backend import Deliver
 from pi05_websocket.server.batching import BatchSettings, batches_ahead, plan_batch
 from pi05_websocket.server.config import ServerConfig
 from pi05_websocket.server.inference import Answer, infer_all, takes_batches
@@ -26,17 +27,13 @@ from pi05_websocket.wire.realtime import (
     NO_PREFIX,
     REALTIME_KEY,
     RealtimeReply,
-    RealtimeRequest,
     with_realtime_reply,
 )
 from pi05_websocket.wire.refusals import Refusal
 
-__all__ = ["Delivery", "PolicyWorker"]
+__all__ = ["PolicyWorker"]
 
 logger = logging.getLogger(__name__)
-
-Delivery = Sequence[tuple[Request, Outcome]]
-"""Outcomes that became known together, in the order in which they are to be sent."""
 
 _Waiting = Waiting[Request, Outcome]
 
@@ -48,7 +45,7 @@ class PolicyWorker:
         self,
         policy: Policy,
         config: ServerConfig,
-        deliver: Callable[[Delivery], None],
+        deliver: Deliver,
         stopped: Callable[[], None],
         *,
         seed: int = 0,
@@ -96,6 +93,11 @@ class PolicyWorker:
     def waiting(self) -> int:
         """How many requests wait for the policy."""
         return len(self._sessions)
+
+    @property
+    def unready(self) -> str | None:
+        """Nothing: the policy is there."""
+        return None
 
     def start(self) -> None:
         """Start the threads."""
@@ -176,7 +178,7 @@ class PolicyWorker:
             waiting.answer = waiting.answer or answer
             if request.realtime is not None:
                 waiting.reads_refusals = True
-                waiting.deadline = _deadline(request.arrived, request.realtime)
+                waiting.deadline = request.deadline
             self._sessions.supersede(waiting.session)
             self._settle([waiting.session])
             self._to_do.notify()
@@ -326,13 +328,6 @@ def _for_policy(request: Request, queue_ms: float, seed: int) -> PolicyRequest:
         seed=session_seed(seed, connection.number, request.number),
         state=connection.state,
     )
-
-
-def _deadline(arrived: float, realtime: RealtimeRequest) -> float | None:
-    """Return when the answer must leave: the way back is taken to be as long as the way here."""
-    if realtime.deadline_ms is None:
-        return None
-    return arrived + (realtime.deadline_ms - 2 * realtime.age_ms) / 1000
 
 
 def _seconds_until(moment: float | None, now: float) -> float | None:

@@ -106,7 +106,15 @@ class TransportError(Pi05WebsocketError):
 
 
 class ConnectFailed(TransportError):
-    """No connection could be opened."""
+    """No connection could be opened.
+
+    Attributes:
+        retry_after_s: How long a server that is full or busy asks to wait, in seconds; None: it does not say.
+    """
+
+    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
+        self.retry_after_s = retry_after_s
+        super().__init__(message)
 
 
 class AccessRefused(ConnectFailed):

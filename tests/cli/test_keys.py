@@ -58,8 +58,8 @@ def test_list(capsys: pytest.CaptureFixture[str]) -> None:
     capsys.readouterr()
     assert cli.main(["keys", "list", "--file", "other.json"]) == 0
     head, line = capsys.readouterr().out.splitlines()
-    assert head.split() == ["NAME", "CREATED", "EXPIRES", "RATE", "PATHS"]
-    assert re.fullmatch(r"arm   \d{4}-\d\d-\d\d \d\d:\d\d  never    any   any", line)
+    assert head.split() == ["NAME", "CREATED", "EXPIRES", "RATE", "PRIORITY", "PATHS"]
+    assert re.fullmatch(r"arm   \d{4}-\d\d-\d\d \d\d:\d\d  never    any   normal    any", line)
 
 
 def test_the_table_says_what_is_over() -> None:
@@ -75,8 +75,8 @@ def test_the_table_says_what_is_over() -> None:
         paths=("/cube",),
     )
     assert listing((key,), now) == [
-        "NAME   CREATED           EXPIRES                  RATE   PATHS",
-        "guest  2026-01-01 00:00  2026-01-02 00:00 (over)  0.5/s  /cube",
+        "NAME   CREATED           EXPIRES                  RATE   PRIORITY  PATHS",
+        "guest  2026-01-01 00:00  2026-01-02 00:00 (over)  0.5/s  normal    /cube",
     ]
 
 
@@ -91,7 +91,7 @@ def test_the_table_says_what_is_over() -> None:
         (["add", "arm", "--rate", "nan"], "--rate: expected 0 to 1e6"),
         (["add", "arm", "--expires-days", "99999999"], "--expires-days: expected 0 to 36500"),
         (["add", "arm", "--path", "cube"], "paths"),
-        (["rotate", "arm", "--rate", "1"], "--rate and --path belong to add"),
+        (["rotate", "arm", "--rate", "1"], "--rate, --path and --priority belong to add"),
         (["revoke", "arm", "--expires-days", "1"], "--expires-days belongs to add and rotate"),
         (["give", "arm"], "invalid choice"),
     ],

@@ -19,6 +19,7 @@ from pi05_websocket.cli import EXIT_FAILED, EXIT_OK
 from pi05_websocket.errors import ConfigError
 from pi05_websocket.server.keys import RobotKey
 from pi05_websocket.server.keys_file import add_key, read_keys, revoke_key, rotate_key
+from pi05_websocket.server.sessions import Priority
 
 __all__ = ["KeysCommand", "run"]
 
@@ -58,6 +59,10 @@ class KeysCommand:
     rate: float = 0.0
     """add: requests a second, over all its connections together. 0: as many as it likes."""
 
+    priority: Priority = "normal"
+    """add: who goes first while requests wait for the policy: low for an evaluation, high for an arm that must
+    not wait."""
+
     path: tuple[str, ...] = ()
     """add: URL paths it opens, such as /cube. None named: all."""
 
@@ -93,6 +98,7 @@ def _make(command: KeysCommand, now: datetime) -> None:
             expires=expires,
             requests_per_second=command.rate or None,
             paths=command.path,
+            priority=command.priority,
         )
     else:
         secret = rotate_key(command.file, command.name, now, expires=expires)
@@ -121,15 +127,17 @@ def _check(command: KeysCommand) -> None:
         raise ConfigError(f"--expires-days: expected 0 to {_MOST_DAYS}, got {command.expires_days}")
     if not 0 <= command.rate <= 1e6:
         raise ConfigError(f"--rate: expected 0 to 1e6 requests a second, got {command.rate}")
-    if command.action != "add" and (command.rate or command.path):
-        raise ConfigError("--rate and --path belong to add: revoke the key and add it again")
+    if command.action != "add" and (command.rate or command.path or command.priority != "normal"):
+        raise ConfigError(
+            "--rate, --path and --priority belong to add: revoke the key and add it again"
+        )
     if command.expires_days and command.action not in ("add", "rotate"):
         raise ConfigError("--expires-days belongs to add and rotate")
 
 
 def listing(keys: tuple[RobotKey, ...], now: datetime) -> list[str]:
     """Return a table of keys, a line each; no secrets, no hashes."""
-    rows = [("NAME", "CREATED", "EXPIRES", "RATE", "PATHS")]
+    rows = [("NAME", "CREATED", "EXPIRES", "RATE", "PRIORITY", "PATHS")]
     for key in keys:
         expires = "never" if key.expires is None else f"{key.expires:%Y-%m-%d %H:%M}"
         rate = key.requests_per_second
@@ -139,6 +147,7 @@ def listing(keys: tuple[RobotKey, ...], now: datetime) -> list[str]:
                 f"{key.created:%Y-%m-%d %H:%M}",
                 f"{expires} (over)" if key.expired(now) else expires,
                 "any" if rate is None else f"{rate:g}/s",
+                key.priority,
                 " ".join(key.paths) or "any",
             )
         )

@@ -242,7 +242,7 @@ class Connection:
                 self._set(ConnectionState.FAILED, error)
                 self._fail_all(error)
                 return
-            wait = self._backoff.next()
+            wait = self._backoff.next(getattr(error, "retry_after_s", None))
             # WARNING once for each outage, which only an answer ends: a server that closes after every error
             # is connected to again and again.
             logger.log(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import re
 import socket
 import ssl
 import threading
@@ -42,6 +43,9 @@ _NO_WEBSOCKET = (
     "accepts connections but gives no WebSocket answer. Another service, or a tunnel to a port where nothing "
     "listens?"
 )
+
+_LONGEST_WORDS = 300
+"""Characters of a refusal that are shown; it is a stranger's text."""
 
 _RETRYABLE_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
 
@@ -240,9 +244,17 @@ def _status_error(url: str, exc: picows.WSInvalidStatusError) -> Exception:
             " (auth_scheme='bearer' for servers that want a bearer token)."
         )
     if status in _RETRYABLE_STATUS:
-        return ConnectFailed(
-            f"{url}: HTTP {status} instead of a WebSocket; the server may be starting"
-        )
+        return _not_now(url, status, exc)
     return IncompatibleServer(
         f"{url}: HTTP {status} instead of a WebSocket. Check host, port and path of the URL."
     )
+
+
+def _not_now(url: str, status: int, exc: picows.WSInvalidStatusError) -> ConnectFailed:
+    """Return the error of a server that may let us in later, with its own words where it says why."""
+    headers = {} if exc.response is None else exc.response.headers
+    body = (exc.raw_body or b"").decode("utf-8", "replace").strip()
+    said = headers.get("Retry-After", "")
+    after = float(said) if re.fullmatch(r"[0-9]{1,5}", said, re.ASCII) else None
+    why = repr(body[:_LONGEST_WORDS]) if body else "the server may be starting"
+    return ConnectFailed(f"{url}: HTTP {status} instead of a WebSocket; {why}", retry_after_s=after)

@@ -19,6 +19,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from pi05_websocket.errors import ConfigError
+from pi05_websocket.server.sessions import Priority
 
 __all__ = [
     "KeySet",
@@ -60,7 +61,7 @@ class RobotKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     requests_per_second: Annotated[float, msgspec.Meta(gt=0, le=1e6)] | None = None
     """How often all its connections together may ask; None: as often as they like."""
 
-    priority: Literal["low", "normal", "high"] = "normal"
+    priority: Priority = "normal"
     """Who goes first while requests wait for the policy."""
 
     def opens(self, path: str) -> bool:

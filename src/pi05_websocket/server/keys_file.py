@@ -19,6 +19,7 @@ import msgspec
 
 from pi05_websocket.errors import ConfigError
 from pi05_websocket.server.keys import KeySet, RobotKey, format_keys, hashed, parse_keys
+from pi05_websocket.server.sessions import Priority
 
 __all__ = ["add_key", "read_keys", "revoke_key", "rotate_key"]
 
@@ -50,6 +51,7 @@ def add_key(
     expires: datetime | None = None,
     requests_per_second: float | None = None,
     paths: tuple[str, ...] = (),
+    priority: Priority = "normal",
 ) -> str:
     """Add a key, to a new file if there is none; return its secret, which is kept nowhere.
 
@@ -72,6 +74,7 @@ def add_key(
             expires=expires,
             paths=paths,
             requests_per_second=requests_per_second,
+            priority=priority,
         )
         return KeySet((*keys.keys, key))
 

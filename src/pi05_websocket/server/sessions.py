@@ -13,16 +13,18 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Generic, Literal, TypeVar
 
 from pi05_websocket.wire.refusals import Refusal
 
-__all__ = ["NORMAL_PRIORITY", "PRIORITIES", "SUPERSEDED", "Sessions", "Waiting"]
+__all__ = ["NORMAL_PRIORITY", "PRIORITIES", "SUPERSEDED", "Priority", "Sessions", "Waiting"]
 
 T = TypeVar("T")
 A = TypeVar("A")
 
-PRIORITIES = {"high": 0, "normal": 1, "low": 2}
+Priority = Literal["low", "normal", "high"]
+
+PRIORITIES: dict[Priority, int] = {"high": 0, "normal": 1, "low": 2}
 """Priority class of a key to its rank; a lower rank goes first."""
 
 NORMAL_PRIORITY = PRIORITIES["normal"]

@@ -290,13 +290,15 @@ class PolicyWorker:
 
     def _too_late(self, waiting: _Waiting, now: float) -> Refusal:
         assert waiting.deadline is not None
-        waited_s, had_s = now - waiting.arrived, waiting.deadline - waiting.arrived
-        if waited_s <= had_s / 2:
+        had_s = waiting.deadline - waiting.arrived
+        alone_s = self._times.expect(waiting.group, 1)
+        if had_s < alone_s:
             return Refusal(
                 kind="late",
-                text=f"an answer was of use within {had_s:.3f} s of its arrival, less than an inference takes",
+                text=f"its answer had to leave {had_s:.3f} s after it came, "
+                f"and an inference takes {alone_s:.3f} s",
             )
-        return self._busy(waiting, f"its turn did not come within {waited_s:.3f} s")
+        return self._busy(waiting, f"its turn did not come within {now - waiting.arrived:.3f} s")
 
     def _overdue(self, waiting: _Waiting, now: float) -> Outcome | Refusal:
         waited_s = now - waiting.arrived

@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a policy is asked for several results, and whose an error is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from pi05_websocket.policy import PolicyRequest
+from pi05_websocket.server.inference import infer_all, takes_batches
+
+
+def asked(*numbers: int, realtime: Any = None) -> list[PolicyRequest]:
+    """Requests with a number each; a negative one is bad."""
+    return [
+        PolicyRequest(observation={"number": n}, realtime=realtime, queue_ms=1.0) for n in numbers
+    ]
+
+
+def double(observation: dict[str, Any]) -> dict[str, Any]:
+    """Answer with twice the number."""
+    if observation["number"] < 0:
+        raise ValueError(f"{observation['number']} is below 0")
+    return {"actions": 2 * observation["number"]}
+
+
+class One:
+    """Takes one observation at a time."""
+
+    def infer(self, observation: dict[str, Any]) -> Any:
+        """Double it."""
+        return double(observation)
+
+
+class Batching(One):
+    """Takes several; one bad observation spoils the batch."""
+
+    def __init__(self) -> None:
+        self.sizes: list[int] = []
+
+    def infer_batch(self, observations: list[dict[str, Any]]) -> Any:
+        """Double all."""
+        self.sizes.append(len(observations))
+        return [double(observation) for observation in observations]
+
+
+class Knowing(One):
+    """Knows of sessions, and says itself which request was bad."""
+
+    def infer_requests(self, requests: Sequence[PolicyRequest]) -> list[Any]:
+        """Double all, or say what is wrong with each."""
+        return [
+            double(request.observation)
+            if request.observation["number"] >= 0
+            else ValueError(f"{request.observation['number']} is below 0")
+            for request in requests
+        ]
+
+
+class Broken(One):
+    """Returns what it was told instead."""
+
+    def __init__(self, returned: Any) -> None:
+        self.returned = returned
+
+    def infer_requests(self, requests: Sequence[PolicyRequest]) -> Any:
+        """Return it; fail where it is an error."""
+        if isinstance(self.returned, BaseException):
+            raise self.returned
+        return self.returned
+
+
+def told(answers: list[Any]) -> list[Any]:
+    """Actions, and the text of errors."""
+    return [str(a) if isinstance(a, BaseException) else a["actions"] for a in answers]
+
+
+@pytest.mark.parametrize("policy", [One(), Batching(), Knowing()])
+def test_a_bad_request_fails_alone(policy: Any) -> None:
+    """Each has its own result, in its own place, however the policy is made."""
+    assert told(infer_all(policy, asked(1, -7, 3))) == [2, "-7 is below 0", 6]
+    assert told(infer_all(policy, asked(-7))) == ["-7 is below 0"]
+    assert told(infer_all(policy, asked(5))) == [10]
+
+
+def test_several_are_asked_for_at_once() -> None:
+    """And again one by one after a batch that failed; a single one needs no batch."""
+    policy = Batching()
+    infer_all(policy, asked(1, 2, 3))
+    infer_all(policy, asked(1))
+    infer_all(policy, asked(1, -1))
+    assert policy.sizes == [3, 2]
+    assert [takes_batches(p) for p in (One(), policy, Knowing())] == [False, True, True]
+
+
+def test_who_follows_a_chunk_is_not_put_into_a_plain_batch() -> None:
+    """`infer_batch` knows nothing of it; a policy that cannot follow one is asked as ever."""
+    policy = Batching()
+    assert told(infer_all(policy, asked(1, 2, realtime="a leftover"))) == [2, 4]
+    assert policy.sizes == []
+
+
+def test_following_a_chunk() -> None:
+    """`infer_realtime` gets what the robot said, and how long it waited."""
+
+    class Following(One):
+        def infer_realtime(self, observation: Any, realtime: Any, queue_ms: float) -> Any:
+            return {"actions": (observation["number"], realtime, queue_ms)}
+
+    assert told(infer_all(Following(), asked(1, realtime="rows"))) == [(1, "rows", 1.0)]
+    assert told(infer_all(Following(), asked(1))) == [2]
+
+
+@pytest.mark.parametrize(
+    ("returned", "said"),
+    [
+        ([], "Broken.infer_requests was given 1 and returned 0, expected a list with one result"),
+        ({"actions": 1}, "Broken.infer_requests was given 1 and returned 1, expected a list"),
+        (iter([]), "Broken.infer_requests was given 1 and returned list_iterator"),
+        ([[1]], "Broken.infer_requests returned list, expected a dict such as"),
+        (SystemExit("enough"), "enough"),
+    ],
+)
+def test_a_policy_that_returns_something_else(returned: Any, said: str) -> None:
+    """The request fails with words that name the method; nothing ends the thread."""
+    (answer,) = told(infer_all(Broken(returned), asked(1)))
+    assert answer.startswith(said)
+
+
+def test_a_batch_of_another_size_is_asked_for_again() -> None:
+    """Nobody may get another robot's actions."""
+
+    class Short(One):
+        def infer_batch(self, observations: list[Any]) -> Any:
+            return [double(observations[0])]
+
+    assert told(infer_all(Short(), asked(1, 2))) == [2, 4]

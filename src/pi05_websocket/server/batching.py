@@ -22,8 +22,10 @@ Why so and not otherwise: `docs/decisions/0014-batches-by-deadline.md`.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Generic, TypeVar
 
 from pi05_websocket.server.sessions import Waiting
@@ -123,13 +125,21 @@ def _share_waited(request: Waiting[Any, Any], now: float) -> float:
 
 def _all_in_time(order: list[C], now: float, expect: Expect, max_batch: int) -> bool:
     """Whether everybody is answered in time if they are asked for in this order, batch after batch."""
-    while order:
-        together = _together(order, max_batch)
-        batch = together[: _size(together, now, expect)]
-        now += expect(batch[0].group, len(batch))
+    if all(request.deadline is None for request in order):
+        return True
+    lines: dict[Hashable, deque[C]] = {}
+    for request in order:
+        lines.setdefault(request.group, deque()).append(request)
+    for request in order:
+        line = lines[request.group]
+        if not line or line[0] is not request:
+            continue  # it was in an earlier batch
+        together = list(islice(line, max_batch))
+        size = _size(together, now, expect)
+        now += expect(request.group, size)
+        batch = [line.popleft() for _ in range(size)]
         if any(request.deadline is not None and request.deadline < now for request in batch):
             return False
-        order = [request for request in order if request not in batch]
     return True
 
 

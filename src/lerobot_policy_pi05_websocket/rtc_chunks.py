@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
@@ -189,11 +190,16 @@ class RtcChunks:
         self, left: Float32Array, last: Float32Array | None, last_rows: int
     ) -> RealtimeRequest | None:
         """Return what to send with the observation; None where the server would not know it."""
-        if not self._use_rtc or realtime_support(self._remote.metadata) is None:
+        support = realtime_support(self._remote.metadata)
+        wanted = support is not None and (support.refusals or self._use_rtc)
+        if support is None or not wanted:
             return None
         rows = left if last is None else from_observation(left, last)
         since_last = max(0, last_rows - len(left))
-        return self._requests.request(self._asked, rows, since_last=since_last)
+        said = self._requests.request(self._asked, rows, since_last=since_last)
+        if self._use_rtc and support.conditions:
+            return said
+        return replace(said, leftover=rows[:0])
 
     def _wait_for_link(self, episode: int) -> None:
         """Wait while the link is down; then fail the call, so that the engine takes a fresh observation.

@@ -52,6 +52,7 @@ class RtcRequests:
             execution_horizon=max(since_last, delay, 1),
             control_hz=self._control_hz,
             deadline_ms=self._deadline_ms,
+            leftover_ms=1000.0 * len(leftover) / self._control_hz,
             # The engine's observation is up to a tick old when it asks. The server counts this time twice,
             # for the way here and the way back.
             age_ms=self._travel.one_way_ms() + half_a_tick_ms,

@@ -52,7 +52,7 @@ class PolicyRequest:
     observation: dict[str, Any]
 
     realtime: Any = None
-    """A `wire.realtime.RealtimeRequest` whose leftover the chunk is to follow; None: nothing to follow."""
+    """A `wire.realtime.RealtimeRequest`, what the robot says of itself; None: a stock client."""
 
     queue_ms: float = 0.0
     """How long it waited for the policy."""
@@ -64,6 +64,11 @@ class PolicyRequest:
     state: dict[str, Any] = field(default_factory=dict)
     """The session's own: what the policy puts here it finds again with the next request of the same
     connection, and nobody else does. Gone when the connection ends."""
+
+    @property
+    def follows(self) -> bool:
+        """Whether there are rows still to be executed that the chunk is to follow."""
+        return self.realtime is not None and len(self.realtime.leftover) > 0
 
 
 RequestsInference = Callable[[Sequence[PolicyRequest]], Sequence[Result | Exception]]
@@ -122,13 +127,14 @@ def requests_inference(policy: Policy) -> RequestsInference | None:
 def batch_key(policy: Policy, request: PolicyRequest) -> Hashable:
     """Return what the requests of one batch have in common, by the policy's `batch_key(request)`.
 
-    Without one, a request that follows a running chunk shares no batch with one that does not.
+    Without one, a request that follows a running chunk shares no batch with one that does not, where the policy
+    can follow at all.
     """
     key = getattr(policy, "batch_key", None)
     if callable(key):
         found: Hashable = key(request)
         return found
-    return request.realtime is not None
+    return request.follows and realtime_inference(policy) is not None
 
 
 def warm_up_policy(policy: Policy, batch_sizes: Sequence[int]) -> bool:

@@ -12,6 +12,7 @@ from pi05_websocket.errors import (
     DeadlineExceeded,
     InvalidReply,
     PolicyError,
+    RequestRefused,
 )
 from pi05_websocket.robot.causes import CAUSES, CauseName, Situation, find_cause
 
@@ -45,6 +46,9 @@ def situation(**changed: Any) -> Situation:
         ({"moved": False, "link": LOST, "link_down_s": 1.2}, "link_down", "the cable is out"),
         # a stock server hangs up after an error: the error is what is wrong
         ({"failure": PolicyError("KeyError"), "link": LOST}, "server_error", "KeyError"),
+        ({"failure": RequestRefused("40 wait", kind="busy")}, "server_busy", "40 wait"),
+        ({"failure": RequestRefused("too often", kind="rate")}, "server_busy", "too often"),
+        ({"failure": RequestRefused("in vain", kind="late")}, "reply_late", "in vain"),
         ({"failure": InvalidReply("row 3 is NaN")}, "chunk_rejected", "row 3 is NaN"),
         ({"failure": DeadlineExceeded("request", 5.0)}, "reply_late", "longer than the allowed"),
         ({"failure": LOST}, "link_down", "the cable is out"),

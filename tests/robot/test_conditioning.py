@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from pi05_websocket.chunks.config import SchedulerConfig
+from pi05_websocket.chunks.hold import HoldState
 from pi05_websocket.chunks.seam import SeamConfig
 from pi05_websocket.data import Observation
-from pi05_websocket.errors import EncodeError
+from pi05_websocket.errors import EncodeError, RequestRefused
 from pi05_websocket.robot.player import ActionPlayer, PlayerConfig
 from pi05_websocket.testing import FakeClock, ScriptedExchange, ScriptedPolicy
 from pi05_websocket.wire.realtime import (
@@ -85,7 +86,8 @@ def test_a_server_that_conditions_is_sent_what_is_still_to_be_executed():
     assert np.array_equal(said.leftover, ROWS[row:])
     assert (said.seq, said.execution_horizon, said.control_hz) == (1, 20, 30.0)
     assert said.delay == drive.player.scheduler.delay.ticks()
-    assert said.deadline_ms == pytest.approx(len(said.leftover) * 1000 / 30)
+    assert said.leftover_ms == pytest.approx(len(said.leftover) * 1000 / 30)
+    assert said.deadline_ms == pytest.approx(40 * 1000 / 30)
 
 
 def test_before_the_first_chunk_there_is_nothing_left_over():
@@ -97,7 +99,45 @@ def test_before_the_first_chunk_there_is_nothing_left_over():
 
     assert said is not None
     assert len(said.leftover) == 0
-    assert said.deadline_ms is None
+    assert (said.deadline_ms, said.leftover_ms) == (None, 0.0)
+
+
+@pytest.mark.parametrize("prefix", ["none", "guided"])
+def test_a_server_that_plans_is_told_when_the_arm_runs_out_of_rows(prefix: str):
+    """Without the rows themselves, where it cannot follow them or the user wants no RTC."""
+    drive = Drive(announced=False, use_rtc=prefix == "none")
+    drive.policy.metadata = announcement(RealtimeSupport(prefix=prefix, refusals=True))
+    first_chunk(drive)
+
+    observation, said = split_realtime(drive.last.observation)
+
+    assert observation == {"prompt": "go"}
+    assert said is not None
+    left = 40 - (drive.tick - 1 - drive.player.scheduler.held_ticks)
+    assert len(said.leftover) == 0
+    assert said.leftover_ms == pytest.approx(left * 1000 / 30)
+    assert said.deadline_ms == pytest.approx(40 * 1000 / 30)
+
+
+@pytest.mark.parametrize(("asked_s", "waited_ticks"), [(0.5, 15), (60.0, 150), (None, 3)])
+def test_a_busy_server_is_asked_again_when_it_says(asked_s: float | None, waited_ticks: int):
+    """Not before, and never later than five seconds; while rows are left nothing stops."""
+    drive = Drive()
+    drive.run(1)
+    drive.last.answer(np.zeros((400, 2), np.float32))
+    while len(drive.policy.exchanges) < 2:
+        drive.run(1)
+    error = RequestRefused(
+        "the server refused the request (busy)", kind="busy", retry_after_s=asked_s
+    )
+    drive.last.fail(error)
+    refused_at = drive.tick
+    while len(drive.policy.exchanges) < 3:
+        drive.run(1)
+
+    assert drive.tick - 1 - refused_at == pytest.approx(waited_ticks, abs=1)
+    assert drive.player.outages == 0
+    assert drive.player.state is HoldState.RUN
 
 
 @pytest.mark.parametrize(("announced", "use_rtc"), [(False, True), (True, False)])

@@ -36,6 +36,7 @@ def request(
     name: str,
     *,
     arrived: float = 0.0,
+    due: float | None = None,
     deadline: float | None = None,
     priority: str = "normal",
     group: str = "g",
@@ -47,6 +48,7 @@ def request(
         session=name,
         arrived=arrived,
         ready=True,
+        due=due,
         deadline=deadline,
         priority=PRIORITIES[priority],
         group=group,
@@ -75,14 +77,17 @@ def planned(
     [
         ([], "", ""),
         ([request("a")], "a", ""),
-        ([request("a", deadline=0.5), request("b", deadline=0.1)], "b a", ""),
+        ([request("a", due=0.5), request("b", due=0.1)], "b a", ""),
         # An idle policy takes 22 ms.
         ([request("a", deadline=0.021), request("b")], "b", "a"),
         ([request("a", deadline=0.022)], "a", ""),
         # Two take 24 ms: b would be late, and a can wait.
-        ([request("a", deadline=0.5), request("b", deadline=0.023)], "b", ""),
-        # Who states no deadline stands still and goes before one that has rows left.
-        ([request("a", deadline=0.3), request("b", arrived=0.0)], "b a", ""),
+        ([request("a", due=0.5), request("b", due=0.023)], "b", ""),
+        ([request("a", due=0.5), request("b", deadline=0.023)], "b", ""),
+        # Who does not say when stands still, and goes before one that has rows left.
+        ([request("a", due=0.3), request("b", arrived=0.0)], "b a", ""),
+        # Who is out of rows goes first, and nobody can be late for it any more.
+        ([request("a", due=0.3), request("b", due=-1.0)], "b a", ""),
         ([request("a", priority="low"), request("b"), request("c", priority="high")], "c b a", ""),
         ([request("a"), request("b", group="rtc"), request("c")], "a c", ""),
     ],
@@ -122,8 +127,8 @@ def test_who_has_waited_long_goes_up_a_class() -> None:
 def test_under_overload_goes_first_who_has_waited_the_largest_share() -> None:
     """Not who is nearest to being lost: that one would be lost a little later."""
     one = BatchSettings(max_batch=1)
-    near = request("near", arrived=1.0, deadline=1.035)
-    far = request("far", arrived=0.0, deadline=1.040)
+    near = request("near", arrived=1.0, due=1.035)
+    far = request("far", arrived=0.0, due=1.040)
     assert planned(near, far, now=1.01, settings=one)[0] == "far"
     stock = request("stock", arrived=0.0)
     assert planned(near, far, stock, now=1.01, settings=one)[0] == "stock"
@@ -135,11 +140,11 @@ def test_under_overload_goes_first_who_has_waited_the_largest_share() -> None:
         ([request("a")], 0.0, ("", "", 0.010)),
         ([request("a")], 0.010, ("a", "", None)),
         # With one more the batch takes 24 ms, and that is all that a can afford.
-        ([request("a", deadline=0.030)], 0.0, ("", "", 0.006)),
+        ([request("a", due=0.030)], 0.0, ("", "", 0.006)),
         ([request("a", deadline=0.023)], 0.0, ("a", "", None)),
         ([request(name) for name in "abcd"], 0.0, ("a b c d", "", None)),
         # Waiting brings nothing where the batch cannot grow.
-        ([request("a", deadline=0.5), request("b", deadline=0.023)], 0.0, ("b", "", None)),
+        ([request("a", due=0.5), request("b", due=0.023)], 0.0, ("b", "", None)),
     ],
 )
 def test_a_window_waits_for_others_as_far_as_a_deadline_affords(
@@ -165,6 +170,7 @@ _REQUESTS = st.lists(
         request,
         st.just("x"),
         arrived=st.floats(0.0, 5.0),
+        due=st.none() | st.floats(4.0, 6.0),
         deadline=st.none() | st.floats(5.0, 6.0),
         priority=st.sampled_from(list(PRIORITIES)),
         group=st.sampled_from("gh"),
@@ -186,6 +192,8 @@ def test_every_plan_is_sound(
     assert len({w.group for w in plan.batch}) <= 1
     end = now + cost(len(plan.batch))
     assert all(w.deadline is None or w.deadline >= end for w in plan.batch)
+    could = [w for w in plan.batch if w.due is not None and w.due >= now + cost(1)]
+    assert all(w.due is None or w.due >= end for w in could)
     assert all(w.deadline is not None and w.deadline < now + cost(1) for w in plan.late)
     left = len(waiting) - len(plan.late)
     assert bool(plan.batch) == (left > 0 and plan.wait_until is None)
@@ -222,7 +230,8 @@ def test_costs_are_found_out_on_the_way() -> None:
             name=st.just("r"),
             first=st.floats(0.0, 1.0),
             every=st.none() | st.floats(0.05, 2.0),
-            affords=st.none() | st.floats(0.05, 3.0),
+            affords=st.none() | st.floats(0.0, 3.0),
+            useful=st.none() | st.floats(0.05, 3.0),
             priority=st.sampled_from(list(PRIORITIES.values())),
         ),
         min_size=1,
@@ -241,13 +250,15 @@ def test_nobody_starves(robots: list[Robot], max_batch: int) -> None:
         waits = run.waits.get(robot.name, [])
         refused = run.late.get(robot.name, 0) + run.superseded.get(robot.name, 0)
         assert waits or refused
-        if robot.affords is None and robot.every is None:
+        if robot.useful is None and robot.every is None:
             assert max(waits) < 4.0 + 2 * cost(max_batch) * len(robots)
 
 
 def test_under_overload_robots_are_served_alike() -> None:
     """Twice as many as can be served: each gets its share, late ones are told, and no batch is wasted."""
-    robots = [Robot(name=f"r{i}", first=i / 97, every=0.1, affords=0.15) for i in range(64)]
+    robots = [
+        Robot(name=f"r{i}", first=i / 97, every=0.1, affords=0.15, useful=0.15) for i in range(64)
+    ]
     run = simulate(robots, cost, seconds=20.0, settings=SIXTEEN)
     shares = [len(run.waits.get(robot.name, [])) for robot in robots]
     assert run.missed == {}
@@ -260,7 +271,7 @@ def test_a_robot_with_little_time_is_not_kept_by_those_with_more() -> None:
     robots = [Robot(name=f"r{i}", every=0.2, affords=1.0) for i in range(10)]
     quick = Robot(name="quick", first=0.013, every=0.1, affords=0.1)
     run = simulate([*robots, quick], cost, seconds=20.0, settings=SIXTEEN)
-    assert run.late == {}
+    assert run.held == {}
     assert len(run.waits["quick"]) >= 195
 
 

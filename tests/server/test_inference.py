@@ -4,12 +4,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
-from pi05_websocket.policy import PolicyRequest
+from pi05_websocket.policy import PolicyRequest, batch_key
 from pi05_websocket.server.inference import infer_all, takes_batches
+
+
+@dataclass
+class Said:
+    """What a robot says, as far as it matters here."""
+
+    leftover: list[int]
+
+
+ROWS, NO_ROWS = Said([1, 2]), Said([])
 
 
 def asked(*numbers: int, realtime: Any = None) -> list[PolicyRequest]:
@@ -96,10 +107,20 @@ def test_several_are_asked_for_at_once() -> None:
 
 
 def test_who_follows_a_chunk_is_not_put_into_a_plain_batch() -> None:
-    """`infer_batch` knows nothing of it; a policy that cannot follow one is asked as ever."""
-    policy = Batching()
-    assert told(infer_all(policy, asked(1, 2, realtime="a leftover"))) == [2, 4]
-    assert policy.sizes == []
+    """`infer_batch` knows nothing of it. Where it cannot follow, or there are no rows, nothing changes."""
+
+    class BatchingAndFollowing(Batching):
+        def infer_realtime(self, observation: Any, realtime: Any, queue_ms: float) -> Any:
+            return double(observation)
+
+    policy, following = Batching(), BatchingAndFollowing()
+    for realtime in (ROWS, NO_ROWS):
+        assert told(infer_all(policy, asked(1, 2, realtime=realtime))) == [2, 4]
+        assert told(infer_all(following, asked(1, 2, realtime=realtime))) == [2, 4]
+    assert (policy.sizes, following.sizes) == ([2, 2], [2])
+    with_rows, without = asked(1, realtime=ROWS) + asked(1, realtime=NO_ROWS)
+    assert [batch_key(policy, request) for request in (with_rows, without)] == [False, False]
+    assert [batch_key(following, request) for request in (with_rows, without)] == [True, False]
 
 
 def test_following_a_chunk() -> None:
@@ -109,7 +130,7 @@ def test_following_a_chunk() -> None:
         def infer_realtime(self, observation: Any, realtime: Any, queue_ms: float) -> Any:
             return {"actions": (observation["number"], realtime, queue_ms)}
 
-    assert told(infer_all(Following(), asked(1, realtime="rows"))) == [(1, "rows", 1.0)]
+    assert told(infer_all(Following(), asked(1, realtime=ROWS))) == [(1, ROWS, 1.0)]
     assert told(infer_all(Following(), asked(1))) == [2]
 
 

@@ -165,6 +165,8 @@ def test_every_request_leaves_once_and_in_order(steps: list[tuple[str, bool, boo
             sessions.take(heads[0])
             left[heads[0].item[0]].append(heads[0].item)
             sessions.done(heads[0].session)
+    for request in sessions.settle("abc"):
+        left[request.item[0]].append(request.item)
     while heads := sessions.heads():
         sessions.take(heads[0])
         left[heads[0].item[0]].append(heads[0].item)

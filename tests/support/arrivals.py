@@ -28,7 +28,9 @@ class Robot:
     every: float | None = None
     """Asks at a fixed rate; None: as soon as it has its answer."""
     affords: float | None = None
-    """Its answer is of use so long after it asked; None: a stock client, which waits."""
+    """It has rows for so long after it asked; None: a stock client, which waits."""
+    useful: float | None = None
+    """And its answer is of use so long; None: whenever it comes."""
     priority: int = NORMAL_PRIORITY
 
 
@@ -41,7 +43,9 @@ class Run:
     late: dict[str, int] = field(default_factory=dict)
     superseded: dict[str, int] = field(default_factory=dict)
     missed: dict[str, int] = field(default_factory=dict)
-    """Answers that came after their deadline."""
+    """Answers that came after their deadline, of no use."""
+    held: dict[str, int] = field(default_factory=dict)
+    """Answers for which the robot had to hold."""
     batches: list[int] = field(default_factory=list)
     seconds: float = 0.0
 
@@ -128,7 +132,8 @@ class _Simulation:
                 priority=robot.priority,
                 ready=True,
                 group="g",
-                deadline=None if robot.affords is None else at + robot.affords,
+                due=None if robot.affords is None else at + robot.affords,
+                deadline=None if robot.useful is None else at + robot.useful,
                 reads_refusals=robot.affords is not None,
             )
             self._sessions.push(request)
@@ -155,6 +160,8 @@ class _Simulation:
             self.run.waits.setdefault(robot.name, []).append(self.now - request.arrived)
             if request.deadline is not None and self.now > request.deadline + 1e-9:
                 _count(self.run.missed, robot.name)
+            if request.due is not None and self.now > request.due + 1e-9:
+                _count(self.run.held, robot.name)
             self._sessions.done(request.session)
             self._answered(robot)
 

@@ -7,7 +7,7 @@ metrics, traces and plots, told in the log.
     first_chunk          the first chunk of the episode has not come yet
     link_down            there is no connection
     server_error         the policy failed on this request
-    server_busy          the request waits in the server's queue
+    server_busy          the request waits in the server's queue, or was refused because others wait there
     chunk_rejected       an answer came that no arm may execute, or too late to be of use
     reply_late           the answer takes longer than answers have been taking
     horizon_too_short    it does not: the chunk's rows simply last shorter than an answer takes
@@ -23,6 +23,7 @@ from typing import Literal, get_args
 from pi05_websocket.errors import (
     DeadlineExceeded,
     Pi05WebsocketError,
+    RequestRefused,
     ServerError,
     TransportError,
 )
@@ -141,6 +142,8 @@ def _slow(now: Situation, age_s: float) -> Cause:
 
 
 def _kind(failure: Pi05WebsocketError) -> CauseName:
+    if isinstance(failure, RequestRefused):
+        return "reply_late" if failure.kind == "late" else "server_busy"
     if isinstance(failure, DeadlineExceeded):
         return "reply_late"
     if isinstance(failure, ServerError):

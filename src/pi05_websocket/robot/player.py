@@ -29,7 +29,7 @@ from pi05_websocket.chunks.stretch import check_speed, stretched
 from pi05_websocket.chunks.travel import TravelEstimator
 from pi05_websocket.clock import SYSTEM_CLOCK, Clock
 from pi05_websocket.data import ActionChunk, ActionKind, ExchangeRecord, Float32Array, Observation
-from pi05_websocket.errors import InvalidReply, Pi05WebsocketError
+from pi05_websocket.errors import InvalidReply, Pi05WebsocketError, RequestRefused
 from pi05_websocket.robot.causes import Cause, CauseName, Situation, find_cause
 from pi05_websocket.robot.commands import Commands, Step
 from pi05_websocket.robot.interface import PendingExchange, PendingReply, RequestPolicy
@@ -60,6 +60,9 @@ logger = logging.getLogger(__name__)
 RETRY_FIRST_S = 0.1
 RETRY_MAX_S = 1.0
 """Waits between requests that keep failing; they double from the first to the last."""
+
+REFUSED_MAX_S = 5.0
+"""The longest that a busy server can have a robot wait before it asks again."""
 
 _ABSENCE_TICKS = 30
 """Ticks after which nobody knows where the arm is, where no `coast_ticks` say so."""
@@ -343,9 +346,10 @@ class ActionPlayer:
             return False
         observation = observe()
         request = self.scheduler.request(tick)
-        if self._conditions:
-            leftover = self.scheduler.leftover(tick)
-            observation = with_realtime(observation, self._realtime(request, leftover))
+        support = realtime_support(self._policy.metadata)
+        if support is not None and (support.refusals or self._conditions):
+            said = self._realtime(request, self.scheduler.leftover(tick))
+            observation = with_realtime(observation, said)
         before = time.perf_counter()
         try:
             exchange = self._policy.submit(observation)
@@ -362,22 +366,24 @@ class ActionPlayer:
     def _conditions(self) -> bool:
         """Whether the server takes the rows still to be executed; a stock one must see stock bytes."""
         config = self.config
+        support = realtime_support(self._policy.metadata)
         wanted = config.use_rtc and config.speed_scale == 1.0 and not self.rehearsal.dry
-        return wanted and realtime_support(self._policy.metadata) is not None
+        return wanted and support is not None and support.conditions
 
     def _realtime(self, request: Request, leftover: Float32Array) -> RealtimeRequest:
-        """Return what a server needs to go on where the running chunk will be when its answer is here."""
+        """Return what a server needs to go on where the running chunk will be, and to know what is urgent."""
         scheduler, tick_ms = self.config.scheduler, 1000.0 / self.config.control_hz
         delay = self.scheduler.delay.ticks()
         return RealtimeRequest(
             seq=request.seq,
-            leftover=leftover,
+            leftover=leftover if self._conditions else leftover[:0],
             delay=delay,
             execution_horizon=max(
                 delay, scheduler.action_horizon or scheduler.min_execution_ticks, 1
             ),
             control_hz=self.config.control_hz,
-            deadline_ms=len(leftover) * tick_ms if len(leftover) else None,
+            deadline_ms=self._chunk_rows * tick_ms if self._chunk_rows else None,
+            leftover_ms=len(leftover) * tick_ms,
             age_ms=self._travel.one_way_ms(),
         )
 
@@ -507,7 +513,7 @@ class ActionPlayer:
             actions = self._prepared(actions, pending.observed)
         except Pi05WebsocketError as exc:
             self.scheduler.request_ended(request.seq)
-            self._fail(exc)
+            self._fail(exc, tick)
             return
         zeroed_at = self._commands.zeroed_at
         if zeroed_at is not None and request.tick <= zeroed_at:
@@ -576,12 +582,25 @@ class ActionPlayer:
         self.started = True
         self._outage.end()
 
-    def _fail(self, error: Pi05WebsocketError) -> None:
+    def _fail(self, error: Pi05WebsocketError, tick: int) -> None:
+        if isinstance(error, RequestRefused):
+            self._refused(error, tick)
+            return
         self.scheduler.delay.expect_cold()
         self._retry_at = self._clock.now() + min(RETRY_MAX_S, RETRY_FIRST_S * 2**self._failures)
         self._failures = min(self._failures + 1, 10)
         self._failure = error
         self._report(error)
+
+    def _refused(self, error: RequestRefused, tick: int) -> None:
+        """React to a busy server: link and policy are well, and it may say when to ask again."""
+        after_s = RETRY_FIRST_S if error.retry_after_s is None else error.retry_after_s
+        self._retry_at = self._clock.now() + min(max(after_s, RETRY_FIRST_S), REFUSED_MAX_S)
+        self._failure = error
+        if self.scheduler.remaining(tick) > 0:
+            logger.debug("%s%s; rows are left", self._name, error)
+        else:
+            self._report(error)
 
     def _report(self, error: Pi05WebsocketError) -> None:
         self._outage.report(

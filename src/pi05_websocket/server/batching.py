@@ -1,22 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which requests the policy is asked for next, together: by deadline, class and fairness. Pure.
+"""Which requests the policy is asked for next, together: by urgency, class and fairness. Pure.
 
 In: who waits, the time, how long batches take. Out: a batch, those that cannot be answered in time, or how long
 to wait for more.
 
-    now ──────── expected end of the batch ──────── deadline of a request
-                                            slack ◄─┤            ask for those with the least slack first
+    now ──── expected end of the batch ──── due: the robot runs out of rows ──── deadline: no row is of use
+                                    slack ◄─┤  the least slack first             refused if it cannot be met
 
 A batch is formed when the policy is free, from everything that waits: never on a timer, unless the settings say
-so, and never beyond what the first deadline can afford. In the order:
+so, and never beyond what the most urgent can afford. In the order:
 
 1. the priority class; who has waited long goes up a class;
-2. while everybody can be answered in time: the earliest deadline. A robot that says none stands still until it
-   is answered, so its arrival counts as its deadline;
-3. once somebody cannot: who has waited the longest share of what it can afford, so that under overload all are
-   served alike and nobody starves. The earliest deadline first would serve requests that are nearly lost.
+2. while nobody need hold: who is due first. A robot that does not say when stands still until it is answered,
+   so its arrival counts;
+3. once somebody must: who has waited the longest share of what it can afford, so that under overload all are
+   served alike and nobody starves. The earliest first would serve requests that are nearly lost.
 
-The batch grows while everybody in it is still in time and a larger one answers more requests a second.
+The batch grows while nobody in it is late for it and a larger one answers more requests a second.
 Why so and not otherwise: `docs/decisions/0014-batches-by-deadline.md`.
 """
 
@@ -33,10 +33,15 @@ from pi05_websocket.server.sessions import Waiting
 __all__ = ["BatchSettings", "Plan", "batches_ahead", "plan_batch"]
 
 _AFFORDS_S = 1.0
-"""How long a robot that states no deadline can afford to wait, for the comparison under overload."""
+"""How long a robot that does not say when it is due can afford to wait, for the comparison under overload."""
+
+_LEAST_AFFORDED_S = 0.1
+"""And the least that any counts for: one that is out of rows must not outweigh all others."""
 
 _PROMOTED_AFTER_S = 2.0
 """After so long a request goes up a class, and after twice as long two."""
+
+_NEVER = float("inf")
 
 _WORTH_IT = 0.97
 """A larger batch is taken although it answers this little less a second: medians differ by 3 % by chance."""
@@ -84,7 +89,7 @@ def plan_batch(
     order = _in_order(hopeful, now, expect, settings.max_batch)
     together = _together(order, settings.max_batch)
     size = _size(together, now, expect)
-    until = _wait_until(together, size, expect, settings)
+    until = _wait_until(together, size, now, expect, settings)
     if now < until:
         return Plan(late=late, wait_until=until)
     return Plan(late=late, batch=together[:size])
@@ -102,7 +107,15 @@ def _too_late(request: Waiting[Any, Any], now: float, expect: Expect) -> bool:
 
 
 def _due(request: Waiting[Any, Any]) -> float:
-    return request.arrived if request.deadline is None else request.deadline
+    return request.arrived if request.due is None else request.due
+
+
+def _must_end_by(request: Waiting[Any, Any], now: float, expect: Expect) -> float:
+    """Return when a batch with it must be over: before its robot holds, if possible, and while it is of use."""
+    deadline = _NEVER if request.deadline is None else request.deadline
+    if request.due is None or now + expect(request.group, 1) > request.due:
+        return deadline
+    return min(request.due, deadline)
 
 
 def _rank(request: Waiting[Any, Any], now: float) -> int:
@@ -111,21 +124,21 @@ def _rank(request: Waiting[Any, Any], now: float) -> int:
 
 
 def _in_order(waiting: list[C], now: float, expect: Expect, max_batch: int) -> list[C]:
-    by_deadline = sorted(waiting, key=lambda request: (_rank(request, now), _due(request)))
-    if _all_in_time(by_deadline, now, expect, max_batch):
-        return by_deadline
+    by_due = sorted(waiting, key=lambda request: (_rank(request, now), _due(request)))
+    if _nobody_holds(by_due, now, expect, max_batch):
+        return by_due
     return sorted(waiting, key=lambda request: (_rank(request, now), -_share_waited(request, now)))
 
 
 def _share_waited(request: Waiting[Any, Any], now: float) -> float:
-    due = request.deadline
-    affords_s = _AFFORDS_S if due is None else max(due - request.arrived, 0.001)
-    return (now - request.since) / affords_s
+    affords_s = _AFFORDS_S if request.due is None else request.due - request.arrived
+    return (now - request.since) / max(affords_s, _LEAST_AFFORDED_S)
 
 
-def _all_in_time(order: list[C], now: float, expect: Expect, max_batch: int) -> bool:
-    """Whether everybody is answered in time if they are asked for in this order, batch after batch."""
-    if all(request.deadline is None for request in order):
+def _nobody_holds(order: list[C], now: float, expect: Expect, max_batch: int) -> bool:
+    """Whether in this order, batch after batch, nobody is late who need not be."""
+    bounds = {id(request): _must_end_by(request, now, expect) for request in order}
+    if min(bounds.values()) == _NEVER:
         return True
     lines: dict[Hashable, deque[C]] = {}
     for request in order:
@@ -134,11 +147,9 @@ def _all_in_time(order: list[C], now: float, expect: Expect, max_batch: int) -> 
         line = lines[request.group]
         if not line or line[0] is not request:
             continue  # it was in an earlier batch
-        together = list(islice(line, max_batch))
-        size = _size(together, now, expect)
+        size = _size(list(islice(line, max_batch)), now, expect)
         now += expect(request.group, size)
-        batch = [line.popleft() for _ in range(size)]
-        if any(request.deadline is not None and request.deadline < now for request in batch):
+        if any(bounds[id(line.popleft())] < now for _ in range(size)):
             return False
     return True
 
@@ -149,13 +160,12 @@ def _together(order: list[C], max_batch: int) -> list[C]:
 
 
 def _size(together: Sequence[C], now: float, expect: Expect) -> int:
-    """Return how many of them to ask for: the most that are all in time and worth it; one at least."""
+    """Return how many of them to ask for: the most that are all in time and are worth it; one at least."""
     group, size, most = together[0].group, 1, _a_second(expect, together[0].group, 1)
-    for count in range(2, len(together) + 1):
-        end = now + expect(group, count)
-        if any(
-            request.deadline is not None and request.deadline < end for request in together[:count]
-        ):
+    bound = _must_end_by(together[0], now, expect)
+    for count, request in enumerate(together[1:], 2):
+        bound = min(bound, _must_end_by(request, now, expect))
+        if now + expect(group, count) > bound:
             break
         answered = _a_second(expect, group, count)
         most = max(most, answered)
@@ -169,10 +179,12 @@ def _a_second(expect: Expect, group: Hashable, size: int) -> float:
     return size / seconds if seconds > 0.0 else float("inf")
 
 
-def _wait_until(together: Sequence[C], size: int, expect: Expect, settings: BatchSettings) -> float:
+def _wait_until(
+    together: Sequence[C], size: int, now: float, expect: Expect, settings: BatchSettings
+) -> float:
     """Return until when others may still join this batch; the past when nobody is to be waited for."""
     if size >= settings.max_batch or size < len(together):
         return float("-inf")
     seconds = expect(together[0].group, size + 1)
-    afford = [request.deadline - seconds for request in together if request.deadline is not None]
-    return min([min(request.arrived for request in together) + settings.window_s, *afford])
+    bounds = [_must_end_by(request, now, expect) - seconds for request in together]
+    return min([min(request.arrived for request in together) + settings.window_s, *bounds])

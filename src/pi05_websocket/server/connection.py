@@ -325,14 +325,14 @@ def _why(outcome: Failed | Refused) -> str:
 
 def _facts(request: Request, total_ms: float) -> dict[str, Any]:
     """Return what a record says of a request whatever became of it."""
-    said, deadline = request.realtime, request.deadline
+    said, due = request.realtime, request.due
     return {
         "connection": request.connection.number,
         "number": request.number,
         "total_ms": total_ms,
         "bytes_in": len(request.payload),
         "age_ms": None if said is None else said.age_ms,
-        "deadline_ms": None if deadline is None else (deadline - request.arrived) * 1000,
+        "due_ms": None if due is None else (due - request.arrived) * 1000,
         "observation": request.observation,
     }
 

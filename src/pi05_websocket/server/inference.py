@@ -54,7 +54,9 @@ def _batched(
     if infer_requests is not None:
         return lambda: _checked(policy, "infer_requests", infer_requests(requests), len(requests))
     infer_batch = batch_inference(policy)
-    if infer_batch is None or len(requests) == 1 or any(r.realtime is not None for r in requests):
+    if infer_batch is None or len(requests) == 1:
+        return None
+    if realtime_inference(policy) is not None and any(request.follows for request in requests):
         return None
     observations = [request.observation for request in requests]
     return lambda: _checked(policy, "infer_batch", infer_batch(observations), len(requests))

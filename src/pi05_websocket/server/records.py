@@ -64,8 +64,9 @@ class RequestRecord:
     age_ms: float | None = None
     """How old the observation was when it came, as the robot estimates: the way here. None: it does not say."""
 
-    deadline_ms: float | None = None
-    """How long after its arrival the reply had to leave to be of use; None: the robot does not say."""
+    due_ms: float | None = None
+    """How long after its arrival the reply had to leave so that the arm need not hold; None: the robot does not
+    say. Below 0: it had nothing to execute when it asked."""
 
     observation: dict[str, Any] | None = None
     """As the policy got it; None where it was not decoded."""
@@ -74,8 +75,8 @@ class RequestRecord:
 
     @property
     def missed(self) -> bool:
-        """Whether the reply left too late to be of use."""
-        return self.deadline_ms is not None and self.total_ms > self.deadline_ms
+        """Whether the arm had to hold because the reply left too late; not where it could not be in time."""
+        return self.due_ms is not None and 0 < self.due_ms < self.total_ms
 
 
 Record = Opened | Closed | RequestRecord

@@ -58,14 +58,19 @@ class Request:
 
     @property
     def deadline(self) -> float | None:
-        """When its answer must leave, on the clock of `arrived`; None: the robot waits for it.
+        """When its answer must leave to be of any use, on the clock of `arrived`; None: whenever."""
+        return None if self.realtime is None else self._leaving_by(self.realtime.deadline_ms)
 
-        The way back is taken to be as long as the way here.
-        """
-        said = self.realtime
-        if said is None or said.deadline_ms is None:
+    @property
+    def due(self) -> float | None:
+        """When its answer must leave so that the arm goes on without a hold; None: the robot does not say."""
+        return None if self.realtime is None else self._leaving_by(self.realtime.leftover_ms)
+
+    def _leaving_by(self, after_sent_ms: float | None) -> float | None:
+        if self.realtime is None or after_sent_ms is None:
             return None
-        return self.arrived + (said.deadline_ms - 2 * said.age_ms) / 1000
+        # The way back is taken to be as long as the way here; no clocks are compared.
+        return self.arrived + (after_sent_ms - 2 * self.realtime.age_ms) / 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

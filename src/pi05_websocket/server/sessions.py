@@ -51,8 +51,11 @@ class Waiting(Generic[T, A]):
     group: Hashable = None
     """Requests of one batch have it in common."""
 
+    due: float | None = None
+    """When its answer must leave so that the robot need not hold; None: it does not say, and waits already."""
+
     deadline: float | None = None
-    """When its answer must leave at the latest; None: the robot waits for it as long as it takes."""
+    """When its answer must leave to be of any use; None: the robot waits for it as long as it takes."""
 
     reads_refusals: bool = False
     """Whether its robot understands `busy`, `late` and `superseded`. A stock client is always answered."""

@@ -178,7 +178,7 @@ class PolicyWorker:
             waiting.answer = waiting.answer or answer
             if request.realtime is not None:
                 waiting.reads_refusals = True
-                waiting.deadline = request.deadline
+                waiting.due, waiting.deadline = request.due, request.deadline
             self._sessions.supersede(waiting.session)
             self._settle([waiting.session])
             self._to_do.notify()

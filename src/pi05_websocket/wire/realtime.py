@@ -98,8 +98,12 @@ class RealtimeRequest:
     """Control rate in ticks per second."""
 
     deadline_ms: float | None = None
-    """How long after it was sent the reply is still of use, in milliseconds; None: for as long as it takes, and
-    the robot stands still until then."""
+    """How long after it was sent the reply is of any use, in milliseconds: later, every row of it is past.
+    None: for as long as it takes."""
+
+    leftover_ms: float | None = None
+    """How long after it was sent the robot still has rows to execute, in milliseconds; 0: it stands still. A
+    reply that comes later is of use, but the arm has held. None: not said."""
 
     age_ms: float = 0.0
     """The robot's estimate of how old the observation is when it arrives: the time a message travels."""
@@ -162,6 +166,7 @@ def with_realtime(observation: Mapping[str, Any], request: RealtimeRequest) -> d
         "execution_horizon": request.execution_horizon,
         "control_hz": float(request.control_hz),
         "deadline_ms": request.deadline_ms,
+        "leftover_ms": request.leftover_ms,
         "age_ms": float(request.age_ms),
     }
     return {**observation, REALTIME_KEY: said}
@@ -188,6 +193,7 @@ def split_realtime(
         execution_horizon=_ticks(said, "execution_horizon"),
         control_hz=_number(said, "control_hz", most=_MOST_HZ),
         deadline_ms=_optional(_milliseconds, said, "deadline_ms"),
+        leftover_ms=_optional(_milliseconds, said, "leftover_ms"),
         age_ms=_optional(_milliseconds, said, "age_ms") or 0.0,
     )
     if request.control_hz == 0.0:

@@ -12,7 +12,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-__all__ = ["BLOCKS", "FIGURES", "demo", "expert_success", "learned", "real", "round_trip"]
+__all__ = [
+    "BLOCKS",
+    "FIGURES",
+    "demo",
+    "expert_success",
+    "learned",
+    "real",
+    "round_trip",
+    "server_load",
+]
 
 ROOT = Path(__file__).resolve().parent.parent
 FIGURES = ROOT / "docs" / "figures"
@@ -230,6 +239,48 @@ def real(results: dict[str, Any]) -> str:
     )
 
 
+def server_load_block() -> str:
+    """Return how many robots two servers serve, or how to measure it."""
+    path = FIGURES / "server_load.json"
+    if not path.exists():
+        return "`.venv/bin/python benchmarks/server_load.py` measures it on your machine."
+    return server_load(json.loads(path.read_text(encoding="utf-8")))
+
+
+def server_load(figures: dict[str, Any]) -> str:
+    """Return the tables of `benchmarks/server_load.py --json`."""
+    where = figures["machine"]
+    return "\n".join(
+        [
+            "Answers a second, time to an answer (median / 99th percentile), answers later than 0.5 s, the "
+            "worst health check, and CPU for each observation; OpenPI's server, then this one:",
+            "",
+            "| policy | robots | a second | ms | late | health, ms | CPU, ms |",
+            "|---|---|---|---|---|---|---|",
+            *map(_load_row, figures["cells"]),
+            "",
+            "The policy takes 20 ms and 2 ms for each observation of a batch (*batched*), or 20 ms for each, "
+            "one after the other (*single*). Robots ask as soon as they have an answer, or twice a second.",
+            "Measured with `benchmarks/server_load.py`, the robots on the same cores, on "
+            f"{where['cpu']}, Python {where['python']}, at commit {where['commit']}.",
+        ]
+    )
+
+
+def _load_row(cell: dict[str, Any]) -> str:
+    pair = [cell["stock"], cell["ours"]]
+    columns = [
+        cell["policy"],
+        f"{cell['clients']}{' at 2 Hz' if cell['at_a_rate'] else ''}",
+        " → ".join(f"{one['throughput']:.0f}" for one in pair),
+        " → ".join(f"{one['p50_ms']:.0f} / {one['p99_ms']:.0f}" for one in pair),
+        " → ".join(f"{one['missed']:.0%}" for one in pair),
+        " → ".join(f"{one['health_max_ms']:.0f}" for one in pair),
+        " → ".join(f"{one['cpu_ms']:.2f}" for one in pair),
+    ]
+    return f"| {' | '.join(columns)} |"
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
     "round trip": round_trip_block,
     "expert": expert_block,
@@ -237,6 +288,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "distance": distance_block,
     "learned": learned_block,
     "real": real_block,
+    "server load": server_load_block,
     "demo picture": demo_picture,
 }
 """Name of a generated block -> what makes it. Documents have them between two comments."""

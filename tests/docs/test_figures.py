@@ -123,8 +123,31 @@ def test_real_sockets_have_two_tables(figures: ModuleType) -> None:
 
 def test_every_generated_block_is_somewhere_once(figures: ModuleType) -> None:
     """The documents' blocks are the ones there are."""
-    names = ("README.md", "docs/howto/benchmark.md")
-    text = "".join((ROOT / name).read_text(encoding="utf-8") for name in names)
+    paths = [ROOT / "README.md", *ROOT.glob("docs/**/*.md")]
+    text = "".join(path.read_text(encoding="utf-8") for path in paths)
     for name in figures.BLOCKS:
         assert text.count(f"<!-- generated: {name} -->") == 1
     assert text.count("<!-- generated: ") == text.count("<!-- end -->") == len(figures.BLOCKS)
+
+
+def test_server_load_table(figures: ModuleType) -> None:
+    """OpenPI's figure stands first, this project's behind the arrow."""
+    one = {
+        "throughput": 41.9,
+        "p50_ms": 380.4,
+        "p99_ms": 389.0,
+        "missed": 0.25,
+        "health_max_ms": 353.0,
+        "cpu_ms": 0.82,
+    }
+    cell = {"policy": "batched", "clients": 16, "at_a_rate": False, "stock": one, "ours": one}
+    measured = {
+        "machine": {"cpu": "2 x Example", "python": "3.12.1", "commit": "abc1234"},
+        "cells": [cell, cell | {"at_a_rate": True}],
+    }
+
+    lines = figures.server_load(measured).splitlines()
+
+    row = "| 42 → 42 | 380 / 389 → 380 / 389 | 25% → 25% | 353 → 353 | 0.82 → 0.82 |"
+    assert lines[4:6] == [f"| batched | 16 {row}", f"| batched | 16 at 2 Hz {row}"]
+    assert "2 x Example, Python 3.12.1, at commit abc1234" in lines[-1]

@@ -11,14 +11,71 @@ import subprocess
 import sys
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from pi05_websocket import cli
 from pi05_websocket.cli import serve
+from pi05_websocket.cli.serve_policy import PolicyChoice, load_warm, warm_up_sizes
 from pi05_websocket.server import ServerConfig
 from pi05_websocket.server.app import why_not
+
+CHOICE = PolicyChoice(policy="x:y")
+
+
+class Warm:
+    """A policy that remembers how it was warmed up."""
+
+    def __init__(self) -> None:
+        self.sizes: list[int] = []
+
+    def infer(self, observation: dict[str, Any]) -> dict[str, Any]:
+        """Answer."""
+        return {"actions": np.zeros((1, 6), np.float32)}
+
+    def warm_up(self, sizes: list[int]) -> None:
+        """Remember."""
+        self.sizes = sizes
+
+
+@pytest.mark.parametrize(
+    ("choice", "spec"),
+    [
+        (PolicyChoice(policy="expert"), "expert"),
+        (PolicyChoice(path="me/pi05"), "lerobot:me/pi05"),
+        (PolicyChoice(path="p", device="cuda:1"), "lerobot:p?device=cuda%3A1"),
+        (PolicyChoice(path="p", device="cpu", dtype="bfloat16"), "lerobot:p?device=cpu&dtype=bfloat16"),
+    ],
+)  # fmt: skip
+def test_lerobots_words_and_ours_name_the_same(choice: PolicyChoice, spec: str) -> None:
+    """One word for every policy, which other processes can be told."""
+    assert choice.spec == spec
+
+
+@pytest.mark.parametrize(
+    ("max_batch", "sizes"), [(1, [1]), (2, [1, 2]), (6, [1, 2, 4, 6]), (16, [1, 2, 4, 8, 16])]
+)
+def test_sizes_to_warm_up(max_batch: int, sizes: list[int]) -> None:
+    """The powers of two and the largest."""
+    assert warm_up_sizes(max_batch) == sizes
+
+
+def test_a_policy_is_warm_before_robots_can_connect(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Loading and warming up are told; `--no-warm-up` leaves it out."""
+    monkeypatch.setitem(sys.modules, "warm_policy", sys.modules[__name__])
+    warm = load_warm(PolicyChoice(policy="warm_policy:Warm"), 4)
+    assert isinstance(warm, Warm)
+    assert warm.sizes == [1, 2, 4]
+    said = capsys.readouterr().err
+    assert "loading warm_policy:Warm" in said
+    assert "warm after" in said
+    cold = load_warm(PolicyChoice(policy="warm_policy:Warm", warm_up=False), 4)
+    assert isinstance(cold, Warm)
+    assert cold.sizes == []
 
 
 @pytest.fixture
@@ -79,7 +136,10 @@ def test_port_in_use(recording: str, capsys: pytest.CaptureFixture[str]) -> None
         (["--policy", "x:y", "--host", "0.0.0.0", "--behind-proxy", "--keys", "x"], 2, "around the proxy"),
         (["--policy", "RECORDING", "--tls-cert", "x"], 2, "tls_cert and tls_key"),
         (["--policy", "RECORDING", "--keys", "nowhere.json"], 2, "the keys file cannot be read"),
-        ([], 2, "--policy"),
+        ([], 2, "give --policy (module:factory, lerobot:PATH, replay:FILE, expert) or --policy.path"),
+        (["--policy", "expert", "--policy.path", "x"], 2, "one of them"),
+        (["--policy", "lerobot:x", "--policy.device", "cuda"], 2, "write ?device=cuda"),
+        (["--policy.path", "./nowhere"], 2, "lerobot:"),
     ],
 )  # fmt: skip
 def test_refusals(
@@ -117,11 +177,11 @@ def test_a_server_for_the_network_tells_its_address() -> None:
     from pi05_websocket.server import WebsocketPolicyServer
     from pi05_websocket.server.replay import ReplayPolicy
 
-    command = serve.ServeCommand(policy="x:y", host="0.0.0.0", port=8000)
+    command = serve.ServeCommand(choice=CHOICE, host="0.0.0.0", port=8000)
     server = WebsocketPolicyServer(ReplayPolicy(np.zeros((1, 6))), command.host, command.port)
     shown = serve.welcome(command, server)
     assert "whoever reaches this machine can reach it" in shown
-    keyed = serve.ServeCommand(policy="x:y", host="0.0.0.0", config=ServerConfig(keys="k"))
+    keyed = serve.ServeCommand(choice=CHOICE, host="0.0.0.0", config=ServerConfig(keys="k"))
     assert "who has a key or certificate comes in" in serve.welcome(keyed, server)
     assert serve.welcome(keyed, server).endswith(" --policy.api_key_file=FILE")
     assert re.search(r"--policy\.websocket_url=ws://\d+\.\d+\.\d+\.\d+:8000$", shown)

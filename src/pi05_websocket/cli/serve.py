@@ -15,10 +15,10 @@ from typing import Annotated, Literal
 import tyro
 
 from pi05_websocket.cli import EXIT_FAILED, EXIT_OK
+from pi05_websocket.cli.serve_policy import PolicyChoice, load_warm
 from pi05_websocket.errors import ConfigError
 from pi05_websocket.server import ServerConfig, WebsocketPolicyServer
 from pi05_websocket.server.exposure import is_loopback, not_behind_a_proxy, why_not_safe
-from pi05_websocket.server.loading import load_policy
 
 __all__ = ["ServeCommand", "run"]
 
@@ -32,7 +32,7 @@ examples:
   pi05-websocket serve --policy expert
   pi05-websocket serve --policy my_module:make_policy --host 0.0.0.0 --keys keys.json \\
                        --tls-cert cert.pem --tls-key key.pem
-  pi05-websocket serve --policy lerobot:outputs/train/pi05/checkpoints/last/pretrained_model
+  pi05-websocket serve --policy.path=outputs/train/pi05/checkpoints/last/pretrained_model --policy.device=cuda
   pi05-websocket serve --policy "replay:wave.npz?loop&action_horizon=25"
 """
 
@@ -41,9 +41,7 @@ examples:
 class ServeCommand:
     """What to serve and where."""
 
-    policy: str
-    """module:factory (a function, class or object with infer(observation)), lerobot:PATH (a
-    checkpoint's folder or its name on the hub), replay:FILE or expert."""
+    choice: Annotated[PolicyChoice, tyro.conf.arg(name="")] = field(default_factory=PolicyChoice)
 
     host: str = "127.0.0.1"
     """Address to listen on. 0.0.0.0 lets other computers in, and asks for --keys and --tls-cert."""
@@ -69,9 +67,8 @@ def run(argv: list[str]) -> int:
         level=command.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
     _refuse_to_serve_strangers(command)
-    server = WebsocketPolicyServer(
-        load_policy(command.policy), command.host, command.port, config=command.config
-    )
+    policy = load_warm(command.choice, command.config.max_batch)
+    server = WebsocketPolicyServer(policy, command.host, command.port, config=command.config)
     try:
         server.serve_forever(listening=lambda: print(welcome(command, server), flush=True))
     except OSError as exc:
@@ -104,7 +101,7 @@ def welcome(command: ServeCommand, server: WebsocketPolicyServer) -> str:
         url = f"{url.partition(':')[0]}://{_own_address()}:{server.port}"
     key = " --policy.api_key_file=FILE" if command.config.keys else ""
     return (
-        f"serving {command.policy} at {url} ({note})\n"
+        f"serving {command.choice.spec} at {url} ({note})\n"
         f"on the robot: --policy.type=pi05_websocket --policy.websocket_url={url}{key}"
     )
 

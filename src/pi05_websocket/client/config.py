@@ -7,6 +7,7 @@ In: a user's settings, an environment variable or files for secrets. Out: one ch
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -120,17 +121,25 @@ def openpi_url(host: str, port: int | None) -> str:
     return url if port is None else f"{url}:{port}"
 
 
+_UNFIT = re.compile(r"[\x00-\x20\x7f-\x9f\s]")
+"""What would end the request's first line early, or be taken out of an address without a word."""
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+
+
 def check_url(url: str) -> None:
     """Check a server address before anything is opened.
 
     Raises:
         ConfigError: Wrong scheme, no host, bad port, or credentials inside the URL.
     """
+    if _UNFIT.search(url):
+        raise ConfigError(f"{_shown(url)!r}: expected no white space or control characters in it")
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
     except ValueError as exc:
-        raise ConfigError(f"{_shown(url)!r} is not a valid address: {exc}") from exc
+        why = "" if "@" in url else f": {exc}"  # which may quote the credentials
+        raise ConfigError(f"{_shown(url)!r} is not a valid address{why}") from None
     if parts.username is not None or parts.password is not None:
         raise ConfigError(
             f"{_shown(url)!r} carries credentials: URLs are logged and saved. "
@@ -149,6 +158,10 @@ def check_url(url: str) -> None:
         raise ConfigError(f"{_shown(url)!r}: expected ws://HOST:PORT, got no host")
     if parts.fragment:
         raise ConfigError(f"{_shown(url)!r}: a WebSocket address has no #fragment")
+    try:
+        host.encode("ascii" if url.isascii() else "idna")
+    except UnicodeError as exc:
+        raise ConfigError(f"{_shown(url)!r}: {host!r} is no valid host name: {exc}") from exc
 
 
 def load_headers(
@@ -205,12 +218,8 @@ def _read_headers(path: Path) -> dict[str, str]:
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         name, colon, value = line.partition(":")
-        if (
-            not colon
-            or not name.strip().isascii()
-            or " " in name.strip()
-            or not value.strip().isprintable()
-        ):
+        named = _HEADER_NAME.fullmatch(name.strip(" "))
+        if not colon or named is None or not value.strip().isprintable():
             # The line itself may be a secret: it is not quoted.
             raise ConfigError(f"headers_file={str(path)!r}, line {number}: expected 'Name: value'")
         headers[name.strip()] = value.strip()
@@ -225,7 +234,8 @@ def _read_text(path: Path, setting: str) -> str:
 
 
 def _shown(url: str) -> str:
-    """Return the URL without its user part, for error texts."""
+    """Return the URL without what could be its user part, for error texts."""
     scheme, slashes, rest = url.partition("://")
-    authority, slash, path = rest.partition("/")
-    return f"{scheme}{slashes}{authority.rpartition('@')[2]}{slash}{path}" if slashes else url
+    if not slashes or "@" in scheme:
+        return url.rpartition("@")[2]
+    return f"{scheme}{slashes}{rest.rpartition('@')[2]}"

@@ -14,6 +14,12 @@ _AT_LEAST = {
     "max_message_bytes": 1024,
     "max_queued_requests": 1,
     "max_queued_bytes": 1024,
+    "max_pipelined_requests": 1,
+    "max_connections": 1,
+    "max_small_frames_per_s": 1,
+    "handshake_timeout_s": 0.01,
+    "message_timeout_s": 0.01,
+    "unread_timeout_s": 0.01,
     "ping_interval_s": 0,
     "stop_timeout_s": 0,
 }
@@ -56,6 +62,31 @@ class ServerConfig:
     max_queued_bytes: int = 64 * 1024 * 1024
     """Bytes of one connection that may wait, likewise."""
 
+    max_pipelined_requests: int = 1024
+    """Requests of one connection that may wait at all, those included that came in one piece with others; one
+    more closes it with 1008."""
+
+    max_connections: int = 512
+    """WebSockets at once; one more gets HTTP 503. Some more sockets may be open, for health checks and
+    refusals; one without a WebSocket gives way to a newer one where there is no room."""
+
+    max_connections_per_address: int | None = None
+    """Sockets from one address, or one /64 network of IPv6, likewise. None: 64, but any number from this
+    machine, where tunnels end. Without effect with `behind_proxy`: the proxy has to count."""
+
+    max_small_frames_per_s: int = 1000
+    """Pings, pongs and fragments below 1 KiB of one connection; more close it with 1008."""
+
+    handshake_timeout_s: float = 10.0
+    """Longest time in seconds for TLS, and for HTTP after it."""
+
+    message_timeout_s: float = 60.0
+    """Longest time in seconds from a message's first byte to its last; then the connection is closed with 1008.
+    On other systems than Linux only where the message came right behind another."""
+
+    unread_timeout_s: float = 60.0
+    """Longest time in seconds that a client may leave its replies unread; then the connection is cut."""
+
     ping_interval_s: float = 20.0
     """Seconds between pings that keep proxies and NATs open; no answer is demanded. 0 sends none."""
 
@@ -70,6 +101,10 @@ class ServerConfig:
         for name, least in _AT_LEAST.items():
             if not getattr(self, name) >= least:
                 raise ConfigError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        if self.max_connections_per_address is not None and self.max_connections_per_address < 1:
+            raise ConfigError(
+                f"max_connections_per_address must be at least 1, got {self.max_connections_per_address}"
+            )
         if bool(self.tls_cert) != bool(self.tls_key):
             raise ConfigError(
                 "tls_cert and tls_key: give both or neither; they may be the same file"

@@ -21,6 +21,7 @@ from pi05_websocket.server.doorkeeper import Doorkeeper
 from pi05_websocket.server.exposure import forwarded_for
 from pi05_websocket.server.http import authorization_of, plain_response, refusal_response
 from pi05_websocket.server.keys import Refusal
+from pi05_websocket.server.listening import Gate
 from pi05_websocket.server.tls import Certificate
 from pi05_websocket.server.worker import Outcome, PolicyWorker, Request
 
@@ -35,11 +36,15 @@ _library_logger.setLevel(logging.WARNING)
 _READ_BUFFER_BYTES = 2 * 1024 * 1024
 # Holds the usual observation (1.1 MB), and two images of 640x480 pixels (1.8 MB), without growing.
 
-_HANDSHAKE_TIMEOUT_S = 10.0
 _GOODBYE_TIMEOUT_S = 1.0
 
 _LOOK_AGAIN_S = 1.0
 # A key that was revoked, or has expired, must be over within 5 s. Without keys and TLS there is nothing to do.
+
+
+_FULL = Refusal(
+    503, "This policy server has as many connections as it takes (--max-connections).\n", "full"
+)
 
 
 class Service:
@@ -56,6 +61,7 @@ class Service:
         self._config = config
         self._connections = OpenConnections()
         self._doorkeeper = Doorkeeper(config.keys)
+        self._gate = Gate(config)
         self._certificate = Certificate(config)
         self._stop = asyncio.Event()
         self._drained = asyncio.Event()
@@ -72,32 +78,39 @@ class Service:
             OSError: If the address cannot be listened on.
         """
         context = self._certificate.context
-        server = await picows.ws_create_server(
-            self._accept,
-            host,
-            port,
-            max_frame_size=self._config.max_message_bytes,
-            read_buffer_init_size=_READ_BUFFER_BYTES,
-            websocket_handshake_timeout=_HANDSHAKE_TIMEOUT_S,
-            logger_name=_library_logger,
-            ssl=context,
-            ssl_handshake_timeout=_HANDSHAKE_TIMEOUT_S if context else None,
-        )
+        patience = self._config.handshake_timeout_s
+        servers = [
+            await picows.ws_create_server(
+                self._accept,
+                sock=sock,
+                enable_auto_pong=False,  # pings count
+                max_frame_size=self._config.max_message_bytes,
+                read_buffer_init_size=_READ_BUFFER_BYTES,
+                websocket_handshake_timeout=patience,
+                logger_name=_library_logger,
+                ssl=context,
+                ssl_handshake_timeout=patience if context else None,
+                ssl_shutdown_timeout=_GOODBYE_TIMEOUT_S if context else None,
+            )
+            for sock in self._gate.listen(host, port)
+        ]
         self._worker.start()
         tasks = [
             self._loop.create_task(self._ping_now_and_then()),
             self._loop.create_task(self._look_again_now_and_then()),
         ]
         try:
-            listening(server.sockets[0].getsockname()[1])
+            listening(servers[0].sockets[0].getsockname()[1])
             await self._stop.wait()
-            server.close()
+            for server in servers:
+                server.close()
             await self._finish_inference()
             await self._say_goodbye()
         finally:
             for task in tasks:
                 task.cancel()
-            server.close()
+            for server in servers:
+                server.close()
             self._worker.stop()
             self._connections.abort()
 
@@ -110,6 +123,8 @@ class Service:
         if response is not None:
             return picows.WSUpgradeResponseWithListener(response, None)
         path = request.path.decode("ascii", "replace")
+        if self._gate.full:
+            return picows.WSUpgradeResponseWithListener(refusal_response(_FULL), None)
         forwarded = None
         if self._config.behind_proxy:  # from anybody else it is what the client says
             forwarded = forwarded_for(request.headers.getall("X-Forwarded-For", []))
@@ -126,6 +141,7 @@ class Service:
             self._worker,
             self._connections,
             doorkeeper=self._doorkeeper,
+            gate=self._gate,
             key=admitted,
             path=path,
             forwarded=forwarded,
@@ -149,6 +165,7 @@ class Service:
             self._doorkeeper.look_again()
             self._certificate.look_again()
             self._connections.close_unwelcome()
+            self._gate.tell()
 
     async def _finish_inference(self) -> None:
         self._worker.stop()

@@ -15,6 +15,7 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from pi05_websocket.client.image_quality import ImageTransport, check_images
+from pi05_websocket.client.pinning import read_fingerprint
 from pi05_websocket.errors import ConfigError
 
 __all__ = ["AuthScheme", "ConnectionConfig", "check_url", "load_headers", "openpi_url"]
@@ -54,6 +55,10 @@ class ConnectionConfig:
 
     ca_file: str | None = None
     """PEM file of certificates to trust for `wss://` instead of the system's."""
+
+    tls_fingerprint: str | None = None
+    """`sha256:…` of the server's public key, as `serve --tls auto` prints it: for `wss://` that key is trusted
+    and nothing else, whatever the certificate's names and dates say."""
 
     client_cert_file: str | None = None
     """PEM client certificate, for servers that ask for one."""
@@ -102,6 +107,14 @@ class ConnectionConfig:
         check_images(self.image_transport, self.jpeg_quality_floor)
         if self.max_message_bytes < 1024:
             raise ConfigError(f"max_message_bytes={self.max_message_bytes}: must be 1024 or more")
+        if self.tls_fingerprint is not None:
+            read_fingerprint(self.tls_fingerprint)
+            if not self.url.lower().startswith("wss://"):
+                raise ConfigError(
+                    f"tls_fingerprint with {self.url}: only wss:// has a key to look at"
+                )
+            if self.ca_file:
+                raise ConfigError("tls_fingerprint and ca_file: give one of them")
         if self.client_key_file and not self.client_cert_file:
             raise ConfigError("client_key_file without client_cert_file: give both or neither")
 

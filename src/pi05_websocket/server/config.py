@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from pi05_websocket.errors import ConfigError
 from pi05_websocket.wire.limits import DecodeLimits
@@ -32,6 +33,14 @@ class ServerConfig:
     keys: str | None = None
     """File with the keys that let robots in, made by `pi05-websocket keys`; read again when it changes. None:
     everybody who reaches the port comes in, as at a stock server."""
+
+    tls: Literal["files", "auto"] = "files"
+    """auto: the server makes its own certificate and renews it, and prints the fingerprint by which robots know
+    it; needs the extra `tls`. files: it has that of `tls_cert`; without, there is no TLS."""
+
+    tls_folder: str | None = None
+    """Where `tls=auto` keeps its keys and certificates. None: `pi05-websocket/tls` in the user's configuration
+    folder (`~/.config`)."""
 
     tls_cert: str | None = None
     """PEM file with the server's certificate and those above it: robots connect with `wss://`. Read again when
@@ -109,10 +118,21 @@ class ServerConfig:
             raise ConfigError(
                 "tls_cert and tls_key: give both or neither; they may be the same file"
             )
-        if self.tls_client_ca and not self.tls_cert:
+        if self.tls == "auto" and self.tls_cert:
+            raise ConfigError("tls=auto and tls_cert: give one of them")
+        if self.tls_folder and self.tls != "auto":
+            raise ConfigError(
+                "tls_folder without tls=auto: only certificates of our own are kept there"
+            )
+        if self.tls_client_ca and not self.encrypted:
             raise ConfigError(
                 "tls_client_ca without tls_cert: clients show certificates over TLS only"
             )
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether the server does TLS."""
+        return self.tls == "auto" or self.tls_cert is not None
 
     @property
     def limits(self) -> DecodeLimits:

@@ -105,7 +105,7 @@ class Gate:
             for family, address in dict.fromkeys((entry[0], entry[4]) for entry in found):
                 chosen = opened[0].getsockname()[1] if opened else port
                 where = (address[0], chosen, *address[2:])
-                plain = socket.create_server(where, family=family, backlog=_BACKLOG)  # type: ignore[arg-type]
+                plain = socket.create_server(where, family=family, backlog=_BACKLOG)
                 listener = _Listener(plain.family, plain.type, plain.proto, fileno=plain.detach())
                 listener.gate = self
                 opened.append(listener)

@@ -16,10 +16,11 @@ from picows.picows import (  # type: ignore[attr-defined]  # what the library do
 )
 from picows.url import parse_url
 
-from fuzz.mutation import of_json, of_words
+from fuzz.mutation import of_bytes, of_json, of_words
 from fuzz.target import Broken, Target
 from pi05_websocket.client.config import check_url, load_headers, openpi_url
-from pi05_websocket.errors import ConfigError
+from pi05_websocket.client.pinning import public_key_fingerprint, read_fingerprint
+from pi05_websocket.errors import ConfigError, DecodeError
 from pi05_websocket.server.exposure import forwarded_for, is_loopback, is_private
 from pi05_websocket.server.http import authorization_of, plain_response, refusal_response
 from pi05_websocket.server.keys import (
@@ -121,6 +122,27 @@ def _address(data: bytes) -> str:
     return " ".join(words)
 
 
+def _certificate(data: bytes) -> str:
+    """A certificate that a server shows: the fingerprint of what is really in it."""
+    try:
+        found = public_key_fingerprint(data)
+    except DecodeError:
+        return "DecodeError"
+    if read_fingerprint(found) != found:
+        raise Broken(f"a fingerprint that is none: {found}")
+    return "fingerprint"
+
+
+def _certificates() -> Iterator[bytes]:
+    """Yield certificates of an elliptic curve: with and without a version, short ones and long ones."""
+    key = bytes.fromhex("3059301306072a8648ce3d020106082a8648ce3d030107034200") + bytes(65)
+    for filler in (b"\x30\x00", b"\x30\x81\x80" + bytes(128), b"\x30\x82\x01\x00" + bytes(256)):
+        for version in (b"\xa0\x03\x02\x01\x02", b""):
+            body = version + b"\x02\x01\x07" + filler * 4 + key
+            body = b"\x30\x83" + len(body).to_bytes(3, "big") + body
+            yield b"\x30\x83" + len(body).to_bytes(3, "big") + body
+
+
 def _addresses() -> Iterator[bytes]:
     yield from (b"ws://127.0.0.1:8000", b"wss://example.org/cube?x=1", b"host.name", b"[::1]")
     yield from (
@@ -219,6 +241,13 @@ TARGETS: Final = (
         seeds=_addresses,
         mutate=of_words(_URL_WORDS),
         most_memory=lambda size: 256 * 1024 + 256 * size,
+    ),
+    Target(
+        name="certificate",
+        check=_certificate,
+        seeds=_certificates,
+        mutate=of_bytes,
+        most_memory=lambda size: 16 * 1024 + 4 * size,
     ),
     Target(
         name="headers_file",

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from pi05_websocket.errors import ConfigError
 from pi05_websocket.server import ServerConfig
 from pi05_websocket.server.bounds import Admission, Conduct, Door, neighbourhood
 
@@ -103,6 +104,24 @@ def test_bounds_of_an_address(address: str, settings: dict[str, Any], most: int)
     for _ in range(100):
         door_.arrive(address)
     assert repr(door_) == f"<Door open={most} unfinished={most}>"
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "max_connections",
+        "max_connections_per_address",
+        "max_pipelined_requests",
+        "max_small_frames_per_s",
+        "handshake_timeout_s",
+        "message_timeout_s",
+        "unread_timeout_s",
+    ],
+)
+def test_bounds_that_would_let_nobody_in(setting: str) -> None:
+    """0 is no way to say "no bound": it would be none."""
+    with pytest.raises(ConfigError, match=f"{setting} must be at least"):
+        ServerConfig(**{setting: 0})  # type: ignore[arg-type]
 
 
 def conduct(**settings: Any) -> Conduct:

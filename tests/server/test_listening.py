@@ -102,8 +102,8 @@ def test_a_loop_that_accepts_by_itself_is_told_of_once(
     gate.became_websocket(3)
     gate.became_websocket(4)
     assert not gate.counts
-    assert [record.getMessage()[:44] for record in caplog.records] == [
-        "this event loop accepts connections by itsel"
+    assert [record.getMessage()[:39] for record in caplog.records] == [
+        "this event loop accepts connections by "
     ]
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import ssl
 import stat
@@ -17,12 +18,14 @@ import numpy as np
 import pytest
 import trustme
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from pi05_websocket.client import ConnectionConfig, RemotePolicy
 from pi05_websocket.client.pinning import public_key_fingerprint
 from pi05_websocket.errors import CertificateRefused, ConfigError
 from pi05_websocket.server import ServerConfig, WebsocketPolicyServer
-from pi05_websocket.server.certificates import read_certificate
+from pi05_websocket.server.certificates import names_in, new_key, read_certificate, read_key
 from pi05_websocket.server.own_certificate import OwnCertificate, default_folder, names_of
 
 OBSERVATION = {"image": np.zeros((480, 640, 3), np.uint8)}
@@ -92,6 +95,9 @@ def test_another_name_makes_another_certificate(tmp_path: Path) -> None:
     said = shown(moved).extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     assert "robots.example.org" in said.get_values_for_type(x509.DNSName)
     assert moved.fingerprint == own.fingerprint
+    assert not OwnCertificate(tmp_path, "127.0.0.1").renew_if_due(now())
+    OwnCertificate(tmp_path, "third.example.org")
+    assert {"robots.example.org", "third.example.org"} <= set(names_in(shown(own)))
 
 
 def test_another_key_makes_another_certificate_and_fingerprint(tmp_path: Path) -> None:
@@ -99,6 +105,41 @@ def test_another_key_makes_another_certificate_and_fingerprint(tmp_path: Path) -
     own = OwnCertificate(tmp_path, "127.0.0.1")
     own.key.unlink()
     assert OwnCertificate(tmp_path, "127.0.0.1").fingerprint != own.fingerprint
+
+
+def private(key: Any, password: bytes | None = None) -> bytes:
+    """Return a private key's file."""
+    how: Any = serialization.NoEncryption()
+    if password:
+        how = serialization.BestAvailableEncryption(password)
+    pem: bytes = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, how
+    )
+    return pem
+
+
+@pytest.mark.parametrize(
+    "pem",
+    [
+        private(rsa.generate_private_key(65537, 2048)),
+        private(ec.generate_private_key(ec.SECP256R1()), b"password"),
+        b"",
+    ],
+)
+def test_keys_that_are_none_of_ours(pem: bytes) -> None:
+    """Of another kind, with a password, none at all."""
+    with pytest.raises(ValueError):
+        read_key(pem)
+
+
+def test_a_certificate_may_be_for_no_name() -> None:
+    """It is one to renew then, and no error."""
+    key = read_key(new_key())
+    name = x509.Name([])
+    made = x509.CertificateBuilder(name, name, key.public_key(), 1, now(), now(days=80)).sign(
+        key, hashes.SHA256()
+    )
+    assert names_in(made) == []
 
 
 @pytest.mark.parametrize(
@@ -270,3 +311,62 @@ def test_somebody_else_in_the_servers_place_hears_nothing(eavesdropper: Eavesdro
         remote(eavesdropper.url, tls_fingerprint=OTHER, headers={"Authorization": "Api-Key secret"})
     eavesdropper.join()
     assert b"".join(eavesdropper.heard) == b""
+
+
+class Proxy:
+    """An HTTP proxy for one connection: `CONNECT`, then bytes both ways."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self._threads = [threading.Thread(target=self._serve)]
+        self._threads[0].start()
+
+    def _serve(self) -> None:
+        with self._listener:
+            client, _ = self._listener.accept()
+        asked = b""
+        while b"\r\n\r\n" not in asked:
+            asked += client.recv(65536)
+        assert asked.startswith(b"CONNECT ")
+        client.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+        server = socket.create_connection(("127.0.0.1", self._port))
+        self._threads += [
+            threading.Thread(target=self._pass_on, args=ends)
+            for ends in ((client, server), (server, client))
+        ]
+        for thread in self._threads[1:]:
+            thread.start()
+        for thread in self._threads[1:]:
+            thread.join()
+        client.close()
+        server.close()
+
+    def _pass_on(self, source: socket.socket, sink: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                sink.sendall(data)
+        with contextlib.suppress(OSError):
+            sink.shutdown(socket.SHUT_WR)
+
+    def join(self) -> None:
+        """Wait until both ends have gone."""
+        self._threads[0].join(10)
+        assert not self._threads[0].is_alive()
+
+
+@pytest.mark.parametrize("pinned", [True, False])
+def test_a_pin_through_a_proxy(auto: WebsocketPolicyServer, pinned: bool) -> None:
+    """TLS begins later there, and is looked at all the same."""
+    proxy = Proxy(auto.port)
+    try:
+        if pinned:
+            assert auto.tls_fingerprint is not None
+            with remote(auto.url, tls_fingerprint=auto.tls_fingerprint, proxy=proxy.url) as policy:
+                assert "actions" in policy.infer(OBSERVATION)
+        else:
+            with pytest.raises(CertificateRefused):
+                remote(auto.url, tls_fingerprint=OTHER, proxy=proxy.url)
+    finally:
+        proxy.join()

@@ -22,6 +22,7 @@ __all__ = [
     "Authority",
     "fingerprint",
     "is_due",
+    "names_in",
     "new_key",
     "read_certificate",
     "read_key",
@@ -84,8 +85,17 @@ def is_due(
     return (
         certificate.not_valid_after_utc - now < _RENEWED_BEFORE_ITS_END
         or certificate.public_key() != key.public_key()
-        or not set(names) <= _names_in(certificate)
+        or not set(names) <= set(names_in(certificate))
     )
+
+
+def names_in(certificate: x509.Certificate) -> list[str]:
+    """Return the names and addresses a certificate is for."""
+    try:
+        found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return []
+    return [str(name.value) for name in found]
 
 
 class Authority:
@@ -160,14 +170,6 @@ def _builder(
         .not_valid_after(now + lasts)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
     )
-
-
-def _names_in(certificate: x509.Certificate) -> set[str]:
-    try:
-        found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except x509.ExtensionNotFound:
-        return set()
-    return {str(name.value) for name in found}
 
 
 def _named(common_name: str) -> x509.Name:

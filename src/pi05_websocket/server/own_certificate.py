@@ -28,6 +28,7 @@ __all__ = ["OwnCertificate", "check_can_make_certificates", "default_folder", "n
 
 logger = logging.getLogger(__name__)
 
+_MOST_NAMES = 64
 _EVERYWHERE = ("", "0.0.0.0", "::")
 
 
@@ -125,6 +126,10 @@ class OwnCertificate:
         there = certificates.read_certificate(_content(self.certificate))
         if there is not None and not certificates.is_due(there, key, names, now):
             return False
+        if (
+            there is not None
+        ):  # two servers with other names do not take each other's away, turn by turn
+            names = list(dict.fromkeys([*names, *certificates.names_in(there)]))[:_MOST_NAMES]
         authority = certificates.Authority(
             certificates.read_key(self._key_in(self._folder / "ca.key")),
             certificates.read_certificate(_content(self.authority)),

@@ -9,10 +9,10 @@ export MUJOCO_GL ?= egl
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.ready
-SOURCES := src tests scripts examples benchmarks integrations
+SOURCES := src tests scripts examples benchmarks integrations fuzz
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format lint types layers spelling docs docs-check bench wheels lock graphics clean clean-all
+.PHONY: help setup demo test check format lint types layers spelling docs docs-check bench fuzz wheels lock graphics clean clean-all
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F '\t' '{ printf "make %-10s %s\n", $$1, $$2 }'
@@ -62,6 +62,9 @@ bench: $(STAMP) graphics ## Measure success against distance, an hour; goes on w
 
 bench-round-trip: $(STAMP) ## Measure the round trip against OpenPI's own client and server; ARGS="--json FILE"
 	@$(BIN)/python benchmarks/round_trip.py $(ARGS)
+
+fuzz: $(STAMP) ## Look for bytes that break a parser, a minute; ARGS="--minutes 60 --target codec --keep"
+	@PYTHONPATH=. $(BIN)/python -m fuzz $(ARGS)
 
 wheels: $(STAMP) ## Ask the index for wheels for ARM, macOS and Windows; ARGS="lerobot" for an extra's
 	@$(BIN)/python scripts/wheels.py $(ARGS)

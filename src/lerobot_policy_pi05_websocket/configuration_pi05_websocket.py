@@ -211,6 +211,10 @@ class PI05WebSocketConfig(PreTrainedConfig):  # type: ignore[misc]  # LeRobot is
     ca_file: str | None = None
     """PEM file of certificates to trust for `wss://` instead of the system's."""
 
+    tls_fingerprint: str | None = None
+    """`sha256:…` of the server's public key, as `serve --tls auto` prints it: for `wss://` that key is trusted
+    and nothing else."""
+
     client_cert_file: str | None = None
     """PEM client certificate, for servers that ask for one."""
 
@@ -446,6 +450,7 @@ class PI05WebSocketConfig(PreTrainedConfig):  # type: ignore[misc]  # LeRobot is
             hard_timeout=self.hard_timeout,
             headers=headers,
             ca_file=self.ca_file,
+            tls_fingerprint=self.tls_fingerprint,
             client_cert_file=self.client_cert_file,
             client_key_file=self.client_key_file,
             proxy=self.proxy,

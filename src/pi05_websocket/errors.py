@@ -124,9 +124,18 @@ class AccessRefused(ConnectFailed):
 
 
 class CertificateRefused(ConnectFailed):
-    """The server's TLS certificate is not trusted by our settings."""
+    """The server's TLS certificate is not trusted by our settings.
+
+    Attributes:
+        expected: The fingerprint that was pinned with `tls_fingerprint`, empty where none was.
+        got: The fingerprint of the key that the server showed, likewise.
+    """
 
     retryable = False
+
+    def __init__(self, message: str, *, expected: str = "", got: str = "") -> None:
+        self.expected, self.got = expected, got
+        super().__init__(message)
 
 
 class ConnectionLost(TransportError):

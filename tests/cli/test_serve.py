@@ -132,7 +132,7 @@ def test_port_in_use(recording: str, capsys: pytest.CaptureFixture[str]) -> None
         (["--policy", "RECORDING", "--insecure", "--host", "192.0.2.1"], 1, "192.0.2.1 is no address of this"),
         (["--policy", "RECORDING", "--stop-timeout-s", "-1"], 2, "stop_timeout_s must be at least 0"),
         (["--policy", "RECORDING", "--host", "0.0.0.0"], 2, "no keys (--keys FILE"),
-        (["--policy", "RECORDING", "--host", "", "--keys", "x"], 2, "has no TLS (--tls-cert FILE"),
+        (["--policy", "RECORDING", "--host", "", "--keys", "x"], 2, "has no TLS (--tls auto, --tls-cert FILE"),
         (["--policy", "x:y", "--host", "0.0.0.0", "--behind-proxy", "--keys", "x"], 2, "around the proxy"),
         (["--policy", "RECORDING", "--tls-cert", "x"], 2, "tls_cert and tls_key"),
         (["--policy", "RECORDING", "--keys", "nowhere.json"], 2, "the keys file cannot be read"),
@@ -149,6 +149,21 @@ def test_refusals(
     words = [recording if word == "RECORDING" else word for word in words]
     assert cli.main(["serve", *words]) == code
     assert message in capsys.readouterr().err
+
+
+def test_a_server_with_its_own_certificate_tells_how_to_know_it(tmp_path: Path) -> None:
+    """The line for the robot holds the fingerprint, and `wss://`."""
+    from pi05_websocket.server import WebsocketPolicyServer
+    from pi05_websocket.server.replay import ReplayPolicy
+
+    config = ServerConfig(tls="auto", tls_folder=str(tmp_path))
+    command = serve.ServeCommand(choice=CHOICE, host="127.0.0.1", port=8000, config=config)
+    server = WebsocketPolicyServer(
+        ReplayPolicy(np.zeros((1, 6))), command.host, command.port, config=config
+    )
+    assert serve.welcome(command, server).endswith(
+        f"--policy.websocket_url=wss://127.0.0.1:8000 --policy.tls_fingerprint={server.tls_fingerprint}"
+    )
 
 
 def test_help(capsys: pytest.CaptureFixture[str]) -> None:

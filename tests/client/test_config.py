@@ -54,6 +54,11 @@ def test_good_addresses(url: str):
         ("ws://gpu:port", "not a valid address"),
         ("ws://gpu:99999", "not a valid address"),
         ("ws://gpu/#part", "fragment"),
+        ("ws://gpu/a b", "white space"),
+        ("ws://gpu/\r\nX-Robot: 7", "white space"),
+        ("ws://gpu/\x00", "white space"),
+        ("ws://b\u0661.example\ufffd", "no valid host name"),
+        ("ws://" + "\u00fc" * 64, "no valid host name"),
     ],
 )
 def test_bad_addresses_say_what_is_wrong(url: str, told: str):
@@ -69,6 +74,25 @@ def test_credentials_in_the_address_are_refused_and_not_repeated():
 
     assert "hunter2" not in str(caught.value)
     assert "gpu.example.org/pi05" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "robot:hunter2@gpu",
+        "robot:hunter2@gpu:8_0",
+        "ws:robot:hunter2@gpu",
+        "hunter2@gpu://x",
+        "ws://robot\uff0f:hunter2@gpu",
+        "ws://ws:://robot:hunter2@gpu",
+    ],
+)
+def test_credentials_are_not_repeated_where_the_scheme_is_missing_either(url: str):
+    """It is one mistake more, not one less."""
+    with pytest.raises(ConfigError) as caught:
+        ConnectionConfig(url=url)
+
+    assert "hunter2" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -160,6 +184,14 @@ class TestSecrets:
             load_headers(headers_file=str(tmp_path / "headers"))
 
         assert "hunter2" not in str(caught.value)
+
+    @pytest.mark.parametrize("line", ["X(Robot): 7", "X\x00: 7", "X\tY: 7", ": 7"])
+    def test_header_names_that_no_server_takes(self, tmp_path: Path, line: str):
+        """Told here, and not by a server's HTTP 400."""
+        (tmp_path / "headers").write_text(line)
+
+        with pytest.raises(ConfigError, match="line 1: expected 'Name: value'"):
+            load_headers(headers_file=str(tmp_path / "headers"))
 
     def test_key_and_authorization_line_contradict(self, tmp_path: Path):
         """One of them must go."""

@@ -622,6 +622,13 @@ class TestConfig:
         asked = config.connection_config()
         assert (asked.image_transport, asked.jpeg_quality_floor) == ("jpeg", 90)
 
+    def test_a_pinned_server_reaches_the_connection(self):
+        """And its fingerprint is looked at before any I/O, like every setting."""
+        config = PI05WebSocketConfig(websocket_url="wss://gpu", tls_fingerprint="AB" * 32)
+        assert config.connection_config().tls_fingerprint == "AB" * 32
+        with pytest.raises(ConfigError, match="tls_fingerprint"):
+            PI05WebSocketConfig(websocket_url="ws://gpu", tls_fingerprint="AB" * 32)
+
     def test_own_keys(self):
         """A free key map from the command line's fields."""
         config = PI05WebSocketConfig(

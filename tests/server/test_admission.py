@@ -9,25 +9,20 @@ from pi05_websocket.server.config import ServerConfig
 
 def busy(seconds: float, *, count: int = 20, at: float = 100.0) -> Admission:
     """A server whose requests have waited so long."""
-    admission = Admission(ServerConfig(max_connections=4, max_queue_s=2.0))
+    admission = Admission(ServerConfig(max_queue_s=2.0))
     for _ in range(count):
         admission.waited(at, seconds)
     return admission
 
 
 def test_an_idle_server_takes_everybody() -> None:
-    """Up to the number it is set to take."""
-    admission = busy(0.0, count=0)
-    assert admission.refuse(100.0, 3) is None
-    refusal = admission.refuse(100.0, 4)
-    assert refusal is not None
-    assert (refusal.status, refusal.retry_after_s) == (503, 10.0)
-    assert "4 robots are connected, and it takes 4 (--max-connections)" in refusal.text
+    """Nobody waits."""
+    assert busy(0.0, count=0).refuse(100.0) is None
 
 
 def test_a_busy_server_takes_nobody_else() -> None:
     """Those who are in would suffer for it; the answer says how long requests wait."""
-    refusal = busy(2.5).refuse(101.0, 1)
+    refusal = busy(2.5).refuse(101.0)
     assert refusal is not None
     assert (refusal.status, refusal.retry_after_s) == (503, 5.0)
     assert "requests wait 2.50 s" in refusal.text
@@ -36,6 +31,6 @@ def test_a_busy_server_takes_nobody_else() -> None:
 
 def test_a_few_waits_or_old_ones_say_nothing() -> None:
     """The first inference compiles; and what was a minute ago is over."""
-    assert busy(60.0, count=7).refuse(100.0, 1) is None
-    assert busy(60.0).refuse(105.1, 1) is None
-    assert busy(1.9).refuse(100.0, 1) is None
+    assert busy(60.0, count=7).refuse(100.0) is None
+    assert busy(60.0).refuse(105.1) is None
+    assert busy(1.9).refuse(100.0) is None

@@ -47,6 +47,10 @@ class Link:
         if args[1] != 9:  # SO_KEEPALIVE
             raise OSError("no such option")
 
+    def getsockopt(self, *args: Any) -> bytes:
+        """Know nothing of what has been received, as on other systems than Linux."""
+        raise OSError("no such option")
+
     def send(self, *args: Any) -> None:
         """Note it."""
         self.sent.append(args)
@@ -65,9 +69,12 @@ class Frame:
 
     msg_type = picows.WSMsgType.BINARY
     fin = True
+    tail_size = 0
+    last_in_buffer = True
 
     def __init__(self, payload: bytes) -> None:
         self.payload = payload
+        self.payload_size = len(payload)
 
     def get_payload_as_memoryview(self) -> memoryview:
         """Return the payload."""

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,7 @@ def test_files_and_options(
         (np.zeros((1, 1, 1, 1)), r"got \(1, 1, 1, 1\)"),
         (np.array([["a"]]), "expected numbers, got dtype <U1"),
         (np.array([[1.0, 2.0], [3.0, np.nan]]), r"expected finite numbers, got nan at \(1, 1\)"),
+        (np.array([[1.0, 1e300]]), r"expected finite numbers, got 1e\+300 at \(0, 1\)"),
     ],
 )
 def test_what_is_no_recording(recording: Any, message: str) -> None:
@@ -99,6 +101,14 @@ def test_unreadable_files(tmp_path: Path) -> None:
     broken.write_bytes(b"PK\x03\x04 and then nothing")
     empty = tmp_path / "empty.npy"
     empty.touch()
+    header = tmp_path / "header.npy"
+    header.write_bytes(b"\x93NUMPY\x01\x00\x08\x00{'a': \0\n")
+    packed = tmp_path / "packed.npz"
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("actions.npy", bytes(1000))
+    stream = bytearray(packed.read_bytes())
+    stream[stream.index(b"actions.npy") + len(b"actions.npy")] ^= 0xFF
+    packed.write_bytes(stream)
     for path, message in {
         tmp_path / "none.npy": "cannot be read: No such file or directory",
         tmp_path: "cannot be read: Is a directory",
@@ -107,6 +117,8 @@ def test_unreadable_files(tmp_path: Path) -> None:
         pickled: r"expected a \.npy or \.npz file of numbers",
         broken: r"expected a \.npy or \.npz file of numbers",
         empty: r"expected a \.npy or \.npz file of numbers",
+        header: r"expected a \.npy or \.npz file of numbers",
+        packed: r"expected a \.npy or \.npz file of numbers",
     }.items():
         with pytest.raises(ConfigError, match=message):
             load_replay(str(path))
@@ -120,6 +132,8 @@ def test_unreadable_files(tmp_path: Path) -> None:
         ("loop=maybe", "expected loop, loop=true or loop=false, got 'maybe'"),
         ("action_horizon=0", "got action_horizon=0 advance=0"),
         ("advance=-1", "got action_horizon=50 advance=-1"),
+        ("action_horizon=10001", "got action_horizon=10001 advance=0"),
+        ("advance=99999999999999999999", "got action_horizon=50 advance=99999999999999999999"),
     ],
 )
 def test_wrong_options(tmp_path: Path, query: str, message: str) -> None:

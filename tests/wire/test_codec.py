@@ -6,6 +6,7 @@ from __future__ import annotations
 import enum
 import json
 import struct
+import tracemalloc
 from collections import OrderedDict, namedtuple
 from pathlib import Path
 from typing import Any
@@ -124,6 +125,7 @@ def test_pypi_kind_may_be_absent_empty_or_true(kind: Any) -> None:
         {"nd": 3},
         {"nd": True, "type": "<f4"},
         {"nd": [1], "type": "a", "data": b"", "shape": []},
+        {"nd": np.zeros(2), "type": "a", "data": b"", "shape": []},
         {"nd": True, "type": "<f4", "data": b"", "shape": [0], "colour": "red"},
     ],
 )
@@ -132,10 +134,20 @@ def test_a_map_that_merely_has_an_nd_entry_stays_a_map(entries: dict[str, Any]) 
     assert_same(codec.decode(codec.encode(entries)), entries)
 
 
-def test_pypi_flavour_of_another_kind_is_refused() -> None:
+@pytest.mark.parametrize(
+    ("kind", "text"), [(b"V", "'V'"), (7, "7"), (np.zeros(2), "an array of float64 and shape .2,.")]
+)
+def test_pypi_flavour_of_another_kind_is_refused(kind: Any, text: str) -> None:
     """A kind that is not the dtype's announces a pickle or a struct."""
-    entries = {b"nd": True, b"type": "<f4", b"kind": b"V", b"shape": [1], b"data": bytes(4)}
-    with pytest.raises(DecodeError, match="kind 'V' is not allowed"):
+    entries = {b"nd": True, b"type": "<f4", b"kind": kind, b"shape": [1], b"data": bytes(4)}
+    with pytest.raises(DecodeError, match=f"kind {text} is not allowed"):
+        codec.decode(codec.encode(entries))
+
+
+def test_a_pypi_text_that_cannot_be_sent_again_is_refused() -> None:
+    """Half of a surrogate pair is no character: nobody can print it, and we could not send it."""
+    entries = {b"nd": False, b"type": "<U2", b"data": b"a\0\0\0\0\xd8\0\0"}
+    with pytest.raises(DecodeError, match="code points beyond Unicode"):
         codec.decode(codec.encode(entries))
 
 
@@ -460,3 +472,29 @@ def test_error_texts_stay_short_and_printable() -> None:
         codec.decode(codec.encode({"a\n" * 100_000: {"b": {b"__ndarray__": True}}}))
     assert len(str(caught.value)) < 300
     assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        "x" * 2**21,
+        b"\xff" * 2**21,
+        ["\xff" * 2**20, "\xff" * 2**20],
+        [[[[["\xff" * 2**21]]]]],
+        {"\xff" * 2**20: b"\xff" * 2**20},
+        np.full(2, "x" * 2**18),
+    ],
+)
+def test_an_error_text_costs_no_more_than_the_message(entry: Any) -> None:
+    """What stands in the place of a dtype may be as long as a message may be; it is quoted in part only."""
+    message = codec.encode(
+        {"x": {b"__ndarray__": True, b"data": b"", b"dtype": entry, b"shape": []}}
+    )
+    tracemalloc.start()
+    try:
+        with pytest.raises(DecodeError, match=r"x: dtype .{1,70} is not allowed"):
+            codec.decode(message)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 2.5 * len(message)

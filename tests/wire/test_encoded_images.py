@@ -67,6 +67,7 @@ def test_an_announcement_is_understood() -> None:
         {"_images": {"version": 1}},
         {"_images": {"version": 1, "encodings": "jpeg"}},
         {"_images": {"version": 1, "encodings": ["webp"]}},
+        {"_images": {"version": 1, "encodings": [np.zeros(2)]}},
     ],
 )
 def test_what_cannot_be_relied_on_announces_nothing(metadata: Any) -> None:
@@ -194,6 +195,8 @@ def test_a_stock_observation_passes_the_decoder() -> None:
         ({"__image__": None}, "expected the encoding 'jpeg', got None"),
         ({"layout": "whc"}, "expected the layout 'hwc' or 'chw', got 'whc'"),
         ({"layout": 1}, "expected the layout"),
+        ({"__image__": np.zeros(2)}, "expected the encoding 'jpeg', got an array of float64"),
+        ({"layout": np.zeros(2)}, "expected the layout 'hwc' or 'chw', got an array of float64"),
         ({"shape": None}, "expected a shape .rows, columns, 3., got None"),
         ({"shape": [48, 64]}, "got .48, 64."),
         ({"shape": [48, 64, 1]}, "got .48, 64, 1."),

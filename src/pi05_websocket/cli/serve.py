@@ -19,6 +19,7 @@ from pi05_websocket.cli.serve_policy import PolicyChoice, load_warm
 from pi05_websocket.errors import ConfigError
 from pi05_websocket.server import ServerConfig, WebsocketPolicyServer
 from pi05_websocket.server.exposure import is_loopback, not_behind_a_proxy, why_not_safe
+from pi05_websocket.server.own_certificate import check_can_make_certificates
 
 __all__ = ["ServeCommand", "run"]
 
@@ -30,8 +31,7 @@ checks (GET /healthz) and other robots never wait for it. Ctrl-C stops it after 
 
 examples:
   pi05-websocket serve --policy expert
-  pi05-websocket serve --policy my_module:make_policy --host 0.0.0.0 --keys keys.json \\
-                       --tls-cert cert.pem --tls-key key.pem
+  pi05-websocket serve --policy my_module:make_policy --host 0.0.0.0 --keys keys.json --tls auto
   pi05-websocket serve --policy.path=outputs/train/pi05/checkpoints/last/pretrained_model --policy.device=cuda
   pi05-websocket serve --policy "replay:wave.npz?loop&action_horizon=25"
 """
@@ -44,7 +44,7 @@ class ServeCommand:
     choice: Annotated[PolicyChoice, tyro.conf.arg(name="")] = field(default_factory=PolicyChoice)
 
     host: str = "127.0.0.1"
-    """Address to listen on. 0.0.0.0 lets other computers in, and asks for --keys and --tls-cert."""
+    """Address to listen on. 0.0.0.0 lets other computers in, and asks for --keys and --tls auto."""
 
     port: int = 8000
     """TCP port; 0 lets the system choose one."""
@@ -81,13 +81,15 @@ def _refuse_to_serve_strangers(command: ServeCommand) -> None:
     """Check the address before a model is loaded for it.
 
     Raises:
-        ConfigError: If others can reach it who should not.
+        ConfigError: If others can reach it who should not, or no certificate can be made.
     """
     wrong = not_behind_a_proxy(command.host, command.config)
     if wrong is None and not command.config.insecure:
         wrong = why_not_safe(command.host, command.config)
     if wrong is not None:
         raise ConfigError(wrong)
+    if command.config.tls == "auto":
+        check_can_make_certificates()
 
 
 def welcome(command: ServeCommand, server: WebsocketPolicyServer) -> str:
@@ -99,10 +101,11 @@ def welcome(command: ServeCommand, server: WebsocketPolicyServer) -> str:
             note = "who has a key or certificate comes in"
     if command.host in ("0.0.0.0", "::", ""):
         url = f"{url.partition(':')[0]}://{_own_address()}:{server.port}"
+    pin = f" --policy.tls_fingerprint={server.tls_fingerprint}" if server.tls_fingerprint else ""
     key = " --policy.api_key_file=FILE" if command.config.keys else ""
     return (
         f"serving {command.choice.spec} at {url} ({note})\n"
-        f"on the robot: --policy.type=pi05_websocket --policy.websocket_url={url}{key}"
+        f"on the robot: --policy.type=pi05_websocket --policy.websocket_url={url}{pin}{key}"
     )
 
 

@@ -7,6 +7,7 @@ In: a user's settings, an environment variable or files for secrets. Out: one ch
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from pi05_websocket.client.image_quality import ImageTransport, check_images
+from pi05_websocket.client.pinning import read_fingerprint
 from pi05_websocket.errors import ConfigError
 
 __all__ = ["AuthScheme", "ConnectionConfig", "check_url", "load_headers", "openpi_url"]
@@ -53,6 +55,10 @@ class ConnectionConfig:
 
     ca_file: str | None = None
     """PEM file of certificates to trust for `wss://` instead of the system's."""
+
+    tls_fingerprint: str | None = None
+    """`sha256:…` of the server's public key, as `serve --tls auto` prints it: for `wss://` that key is trusted
+    and nothing else, whatever the certificate's names and dates say."""
 
     client_cert_file: str | None = None
     """PEM client certificate, for servers that ask for one."""
@@ -101,6 +107,14 @@ class ConnectionConfig:
         check_images(self.image_transport, self.jpeg_quality_floor)
         if self.max_message_bytes < 1024:
             raise ConfigError(f"max_message_bytes={self.max_message_bytes}: must be 1024 or more")
+        if self.tls_fingerprint is not None:
+            read_fingerprint(self.tls_fingerprint)
+            if not self.url.lower().startswith("wss://"):
+                raise ConfigError(
+                    f"tls_fingerprint with {self.url}: only wss:// has a key to look at"
+                )
+            if self.ca_file:
+                raise ConfigError("tls_fingerprint and ca_file: give one of them")
         if self.client_key_file and not self.client_cert_file:
             raise ConfigError("client_key_file without client_cert_file: give both or neither")
 
@@ -120,17 +134,25 @@ def openpi_url(host: str, port: int | None) -> str:
     return url if port is None else f"{url}:{port}"
 
 
+_UNFIT = re.compile(r"[\x00-\x20\x7f-\x9f\s]")
+"""What would end the request's first line early, or be taken out of an address without a word."""
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+
+
 def check_url(url: str) -> None:
     """Check a server address before anything is opened.
 
     Raises:
         ConfigError: Wrong scheme, no host, bad port, or credentials inside the URL.
     """
+    if _UNFIT.search(url):
+        raise ConfigError(f"{_shown(url)!r}: expected no white space or control characters in it")
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
     except ValueError as exc:
-        raise ConfigError(f"{_shown(url)!r} is not a valid address: {exc}") from exc
+        why = "" if "@" in url else f": {exc}"  # which may quote the credentials
+        raise ConfigError(f"{_shown(url)!r} is not a valid address{why}") from None
     if parts.username is not None or parts.password is not None:
         raise ConfigError(
             f"{_shown(url)!r} carries credentials: URLs are logged and saved. "
@@ -149,6 +171,10 @@ def check_url(url: str) -> None:
         raise ConfigError(f"{_shown(url)!r}: expected ws://HOST:PORT, got no host")
     if parts.fragment:
         raise ConfigError(f"{_shown(url)!r}: a WebSocket address has no #fragment")
+    try:
+        host.encode("ascii" if url.isascii() else "idna")
+    except UnicodeError as exc:
+        raise ConfigError(f"{_shown(url)!r}: {host!r} is no valid host name: {exc}") from exc
 
 
 def load_headers(
@@ -205,12 +231,8 @@ def _read_headers(path: Path) -> dict[str, str]:
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         name, colon, value = line.partition(":")
-        if (
-            not colon
-            or not name.strip().isascii()
-            or " " in name.strip()
-            or not value.strip().isprintable()
-        ):
+        named = _HEADER_NAME.fullmatch(name.strip(" "))
+        if not colon or named is None or not value.strip().isprintable():
             # The line itself may be a secret: it is not quoted.
             raise ConfigError(f"headers_file={str(path)!r}, line {number}: expected 'Name: value'")
         headers[name.strip()] = value.strip()
@@ -225,7 +247,8 @@ def _read_text(path: Path, setting: str) -> str:
 
 
 def _shown(url: str) -> str:
-    """Return the URL without its user part, for error texts."""
+    """Return the URL without what could be its user part, for error texts."""
     scheme, slashes, rest = url.partition("://")
-    authority, slash, path = rest.partition("/")
-    return f"{scheme}{slashes}{authority.rpartition('@')[2]}{slash}{path}" if slashes else url
+    if not slashes or "@" in scheme:
+        return url.rpartition("@")[2]
+    return f"{scheme}{slashes}{rest.rpartition('@')[2]}"

@@ -21,6 +21,7 @@ import picows
 
 from pi05_websocket.client.config import ConnectionConfig
 from pi05_websocket.client.image_quality import NEAR_S
+from pi05_websocket.client.pinning import FingerprintDiffers, pinned_context, read_fingerprint
 from pi05_websocket.client.transport import Transport
 from pi05_websocket.errors import (
     AccessRefused,
@@ -56,7 +57,7 @@ async def open_transport(config: ConnectionConfig, transport: Transport) -> None
     Raises:
         ConnectFailed: Refused, unreachable, no such name, no WebSocket there, HTTP 5xx. Retryable.
         AccessRefused: HTTP 401 or 403.
-        CertificateRefused: TLS certificate not trusted.
+        CertificateRefused: TLS certificate not trusted, or of another key than the pinned one.
         IncompatibleServer: Another HTTP status, or TLS where none is spoken.
         DeadlineExceeded: `connect_timeout` or `handshake_timeout` passed. Retryable.
         ConfigError: A certificate file cannot be loaded.
@@ -69,6 +70,8 @@ async def open_transport(config: ConnectionConfig, transport: Transport) -> None
             "server_hostname": urlsplit(config.url).hostname,
             "ssl_handshake_timeout": config.handshake_timeout,
         }
+    if config.tls_fingerprint is not None:
+        extra["use_aiofastnet"] = False  # its TLS does not look at the pin
 
     dialled: list[socket.socket] = []
 
@@ -190,7 +193,10 @@ async def _tcp_connect(
 
 def _ssl_context(config: ConnectionConfig) -> ssl.SSLContext:
     try:
-        context = ssl.create_default_context(cafile=config.ca_file)
+        if config.tls_fingerprint is not None:
+            context = pinned_context(read_fingerprint(config.tls_fingerprint))
+        else:
+            context = ssl.create_default_context(cafile=config.ca_file)
         if config.client_cert_file:
             context.load_cert_chain(config.client_cert_file, config.client_key_file)
     except (OSError, ssl.SSLError) as exc:
@@ -206,14 +212,8 @@ def _translated(config: ConnectionConfig) -> Iterator[None]:
     url = config.url
     try:
         yield
-    except ssl.SSLCertVerificationError as exc:
-        raise CertificateRefused(
-            f"{url}: certificate not trusted: {exc.verify_message}. Give the CA's file as ca_file."
-        ) from exc
     except ssl.SSLError as exc:
-        raise IncompatibleServer(
-            f"{url}: TLS failed: {exc.reason or exc}. Is it ws:// there?"
-        ) from exc
+        raise _tls_error(config, exc) from exc
     except picows.WSInvalidStatusError as exc:
         raise _status_error(url, exc) from exc
     except picows.WSError as exc:
@@ -234,6 +234,25 @@ def _translated(config: ConnectionConfig) -> Iterator[None]:
         ) from exc
     except OSError as exc:
         raise ConnectFailed(f"{url}: {exc.strerror or exc}") from exc
+
+
+def _tls_error(config: ConnectionConfig, exc: ssl.SSLError) -> Exception:
+    url = config.url
+    if isinstance(exc, FingerprintDiffers):
+        expected = read_fingerprint(config.tls_fingerprint or "")
+        return CertificateRefused(
+            f"{url}: expected a server whose key has the fingerprint {expected}, got {exc.got}. Nothing was "
+            "sent to it. If the server's key was made anew, take the fingerprint that it prints at its start; "
+            "if not, another computer answers in its place.",
+            expected=expected,
+            got=exc.got,
+        )
+    if isinstance(exc, ssl.SSLCertVerificationError):
+        return CertificateRefused(
+            f"{url}: certificate not trusted: {exc.verify_message}. Give the CA's file as ca_file, or, of a "
+            "server with --tls auto, its tls_fingerprint."
+        )
+    return IncompatibleServer(f"{url}: TLS failed: {exc.reason or exc}. Is it ws:// there?")
 
 
 def _status_error(url: str, exc: picows.WSInvalidStatusError) -> Exception:

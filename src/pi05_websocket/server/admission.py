@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whether another robot comes in, by what the server has to do already. Pure.
 
-In: how many are connected, how long requests have been waiting. Out: nothing, or HTTP 503 with a reason and the
-time to try again, in the place of the WebSocket: a robot that is let in is to be served well.
+In: how long requests have been waiting. Out: nothing, or HTTP 503 with a reason and the time to try again, in
+the place of the WebSocket: a robot that is let in is to be served well.
 """
 
 from __future__ import annotations
@@ -16,8 +16,6 @@ from pi05_websocket.server.keys import Refusal
 __all__ = ["Admission"]
 
 _WINDOW_S = 5.0
-_RETRY_FULL_S = 10.0
-"""Somebody has to leave first, and robots stay for minutes."""
 _FEW = 8
 """Fewer waits than this say nothing about the load."""
 
@@ -44,23 +42,15 @@ class Admission:
             return 0.0
         return median(seconds for _, seconds in self._waits)
 
-    def refuse(self, now: float, connections: int) -> Refusal | None:
+    def refuse(self, now: float) -> Refusal | None:
         """Say why one more does not come in; None: it does."""
-        config = self._config
-        if connections >= config.max_connections:
-            return Refusal(
-                503,
-                f"This policy server is full: {connections} robots are connected, "
-                f"and it takes {config.max_connections} (--max-connections).\n",
-                f"{connections} are connected",
-                retry_after_s=_RETRY_FULL_S,
-            )
+        bound_s = self._config.max_queue_s
         queue_s = self.queue_s(now)
-        if queue_s > config.max_queue_s:
+        if queue_s > bound_s:
             return Refusal(
                 503,
                 f"This policy server is busy: requests wait {queue_s:.2f} s for the policy, "
-                f"and beyond {config.max_queue_s:g} s (--max-queue-s) nobody else comes in.\n",
+                f"and beyond {bound_s:g} s (--max-queue-s) nobody else comes in.\n",
                 f"requests wait {queue_s:.2f} s",
                 retry_after_s=_WINDOW_S,
             )

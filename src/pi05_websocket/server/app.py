@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import errno
 import logging
 import secrets
@@ -17,6 +18,8 @@ import socket
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
+from datetime import UTC, datetime
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -25,6 +28,7 @@ from pi05_websocket.policy import Policy, policy_metadata
 from pi05_websocket.server.backend import Backend, BackendFactory, Deliver
 from pi05_websocket.server.config import ServerConfig
 from pi05_websocket.server.exposure import not_behind_a_proxy, why_not_safe
+from pi05_websocket.server.own_certificate import OwnCertificate
 from pi05_websocket.server.records import Listener
 from pi05_websocket.server.service import Service
 from pi05_websocket.server.worker import PolicyWorker
@@ -33,6 +37,9 @@ from pi05_websocket.wire import codec
 __all__ = ["PolicyServer", "WebsocketPolicyServer", "why_not"]
 
 logger = logging.getLogger(__name__)
+
+_RENEWAL_EVERY_S = 3600.0
+# How often a certificate of our own is looked at; it is renewed a month before its end.
 
 _EVERY_INTERFACE = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "[::1]", "::1": "[::1]"}
 
@@ -66,7 +73,7 @@ class PolicyServer:
             listeners: Told who comes and goes and what becomes of each request, see `server.records`.
 
         Raises:
-            ConfigError: If no proxy can be alone before `host`.
+            ConfigError: If no proxy can be alone before `host`, or no certificate can be made for `tls=auto`.
         """
         self._backend = backend
         self._current_metadata = metadata
@@ -78,6 +85,17 @@ class PolicyServer:
         wrong = not_behind_a_proxy(self._host, self._config)
         if wrong is not None:
             raise ConfigError(wrong)
+        self._own: OwnCertificate | None = None
+        if self._config.tls == "auto":
+            folder = self._config.tls_folder
+            self._own = OwnCertificate(None if folder is None else Path(folder), host)
+            self._config = dataclasses.replace(
+                self._config,
+                tls="files",
+                tls_folder=None,
+                tls_cert=str(self._own.certificate),
+                tls_key=str(self._own.key),
+            )
         self._service: Service | None = None
         self._thread: threading.Thread | None = None
 
@@ -95,6 +113,11 @@ class PolicyServer:
         """Where a client on this machine finds the server."""
         scheme = "wss" if self._config.tls_cert else "ws"
         return f"{scheme}://{_EVERY_INTERFACE.get(self._host, self._host)}:{self._port}"
+
+    @property
+    def tls_fingerprint(self) -> str | None:
+        """By what robots know a server with `tls=auto`: their `tls_fingerprint`. None for any other."""
+        return None if self._own is None else self._own.fingerprint
 
     def serve_forever(self, *, listening: Callable[[], None] = lambda: None) -> None:
         """Serve until SIGINT or SIGTERM, then finish the inference under way and return.
@@ -180,6 +203,7 @@ class PolicyServer:
         self._service = Service(
             self._backend, self._current_metadata, self._config, self._listeners
         )
+        renewing = asyncio.create_task(self._renew_now_and_then())
         try:
             await self._service.run(self._host, self._port, note)
             logger.info("stopped %s", self.url)
@@ -187,7 +211,17 @@ class PolicyServer:
             number = errno.EADDRNOTAVAIL if exc.errno is None else exc.errno
             raise OSError(number, why_not(exc, self._host, self._port)) from None
         finally:
+            renewing.cancel()
             self._service = None
+
+    async def _renew_now_and_then(self) -> None:
+        """Keep a certificate of our own from ending; the service reads the new one."""
+        while self._own is not None:
+            await asyncio.sleep(_RENEWAL_EVERY_S)
+            try:
+                self._own.renew_if_due(datetime.now(UTC))
+            except ConfigError as exc:
+                logger.error("the certificate could not be renewed: %s", exc)
 
     async def _run_until_signal(self, listening: Callable[[], None]) -> None:
         """Turn SIGINT and SIGTERM into a stop; put back what they did before."""

@@ -17,11 +17,13 @@ import picows
 
 from pi05_websocket.keepalive import notice_vanished_peers
 from pi05_websocket.server.backend import Backend
+from pi05_websocket.server.bounds import Conduct
 from pi05_websocket.server.buffers import ReceiveBuffers
 from pi05_websocket.server.config import ServerConfig
 from pi05_websocket.server.doorkeeper import Doorkeeper
 from pi05_websocket.server.exposure import shows_tracebacks
 from pi05_websocket.server.keys import RobotKey
+from pi05_websocket.server.listening import Gate, bytes_received
 from pi05_websocket.server.records import Closed, Listener, Opened, Record, RequestRecord
 from pi05_websocket.server.requests import Answered, Failed, Outcome, Refused, Request
 from pi05_websocket.wire.protocol import (
@@ -38,12 +40,17 @@ logger = logging.getLogger(__name__)
 CLOSE_GOING_AWAY = 1001
 CLOSE_PROTOCOL_ERROR = 1002
 CLOSE_KEY_OVER = 1008
+CLOSE_OUT_OF_BOUNDS = 1008
 CLOSE_TOO_BIG = 1009
 
 _GOODBYE_TIMEOUT_S = 5.0
 # After our close frame the client reads on until it has it; cutting earlier could take the error text away.
 
+_LAST_WORD_TIMEOUT_S = 1.0
+# The same for clients out of bounds; no goodbye of theirs is waited for.
+
 _LONGEST_WHY = 200
+_CONTROL = (picows.WSMsgType.PING, picows.WSMsgType.PONG)
 
 _numbers = itertools.count(1)
 
@@ -59,6 +66,7 @@ class Connection(picows.WSListener):  # type: ignore[misc]  # picows is compiled
         connections: OpenConnections,
         *,
         doorkeeper: Doorkeeper,
+        gate: Gate | None = None,
         key: RobotKey | None = None,
         path: str = "/",
         forwarded: str | None = None,
@@ -74,11 +82,14 @@ class Connection(picows.WSListener):  # type: ignore[misc]  # picows is compiled
         self._opened_at = time.monotonic()
         self._why: str | None = None
         self._doorkeeper = doorkeeper
+        self._gate = gate
+        self._socket: Any = None
         self._key = key
         self._path = path
         self._forwarded = forwarded
         self._metadata = metadata
         self._protocol: ServerProtocol  # from when the peer is known
+        self._conduct: Conduct  # likewise
         self._config = config
         self._backend = backend
         self._connections = connections
@@ -111,6 +122,12 @@ class Connection(picows.WSListener):  # type: ignore[misc]  # picows is compiled
             self.close(
                 CLOSE_KEY_OVER, f"the key {self.who} was revoked or replaced, or has expired"
             )
+
+    def close_if_out_of_bounds(self) -> None:
+        """End a connection whose messages, or whose reading, took too long."""
+        reading = self._ws.underlying_transport.is_reading()
+        received = bytes_received(self._socket)
+        self._end(self._conduct.look(received=received, reading=reading, now=time.monotonic()))
 
     def close(self, code: int, reason: str) -> None:
         """Say goodbye; the client answers and the connection ends. Safe to call twice."""
@@ -158,6 +175,10 @@ class Connection(picows.WSListener):  # type: ignore[misc]  # picows is compiled
         self._ws = transport
         sock = transport.underlying_transport.get_extra_info("socket")
         notice_vanished_peers(sock)
+        if self._gate is not None:
+            self._gate.became_websocket(sock.fileno())
+        self._socket = sock
+        self._conduct = Conduct(self._config, time.monotonic(), bytes_received(sock))
         address = transport.underlying_transport.get_extra_info("peername") or ("?",)
         host = str(address[0])
         self._protocol = ServerProtocol(
@@ -178,12 +199,25 @@ class Connection(picows.WSListener):  # type: ignore[misc]  # picows is compiled
         self._send(picows.WSMsgType.BINARY, self._protocol.metadata_message)
 
     def on_ws_frame(self, transport: Any, frame: Any) -> None:
-        """Take a frame. Pings are answered by picows."""
+        """Take a frame."""
         kind = frame.msg_type
         if kind == picows.WSMsgType.CLOSE:
             self._answer_close(frame)
-        elif self._closing or kind == picows.WSMsgType.PONG:
-            pass
+        elif not self._closing:
+            self._take(kind, frame)
+            self._conduct.frame_taken(
+                received=bytes_received(self._socket),
+                ended_a_message=frame.fin and kind not in _CONTROL,
+                more_to_come=self._fragments is not None
+                or (frame.last_in_buffer and frame.tail_size > 0),
+                now=time.monotonic(),
+            )
+
+    def _take(self, kind: Any, frame: Any) -> None:
+        if kind in _CONTROL:
+            if kind == picows.WSMsgType.PING:
+                self._ws.send_pong(frame.get_payload_as_bytes())
+            self._end(self._conduct.small_frame(time.monotonic()))
         elif kind == picows.WSMsgType.CONTINUATION:
             self._take_continuation(frame)
         elif self._fragments is not None:
@@ -212,11 +246,13 @@ class Connection(picows.WSListener):  # type: ignore[misc]  # picows is compiled
     def pause_writing(self) -> None:
         """Read no further requests from a client that does not read its replies."""
         self._writing_paused = True
+        self._conduct.writing(paused=True, now=time.monotonic())
         self._throttle()
 
     def resume_writing(self) -> None:
         """Read on: the replies have left."""
         self._writing_paused = False
+        self._conduct.writing(paused=False, now=time.monotonic())
         self._throttle()
 
     # -------------------------------------------------------------------------------------------------
@@ -235,6 +271,7 @@ class Connection(picows.WSListener):  # type: ignore[misc]  # picows is compiled
         if self._fragments is None:
             self.close(CLOSE_PROTOCOL_ERROR, "a continuation of no message")
             return
+        self._end(self._conduct.fragment(frame.payload_size, time.monotonic()))
         self._fragments += frame.get_payload_as_memoryview()
         if len(self._fragments) > self._config.max_message_bytes:
             self._fragments = None
@@ -262,6 +299,16 @@ class Connection(picows.WSListener):  # type: ignore[misc]  # picows is compiled
         self._queued_bytes += len(request.payload)
         self._backend.submit(request)
         self._throttle()
+        self._end(self._conduct.queued(self._queued_requests))
+
+    def _end(self, why: str | None) -> None:
+        """Close for a reason, if there is one. What else such a client sends is not read."""
+        if why is None or self._closing:
+            return
+        self.close(CLOSE_OUT_OF_BOUNDS, why)
+        self._ws.underlying_transport.pause_reading()
+        patience = 0.0 if self._writing_paused else _LAST_WORD_TIMEOUT_S
+        asyncio.get_running_loop().call_later(patience, self.abort)
 
     def _send(self, kind: Any, message: bytes) -> None:
         self._bytes_out += len(message)
@@ -393,9 +440,10 @@ class OpenConnections:
             connection.close(code, reason)
 
     def close_unwelcome(self) -> None:
-        """Say goodbye to those whose keys are no longer good."""
+        """Say goodbye to those whose keys are no longer good, and to those who are out of bounds."""
         for connection in tuple(self._open):
             connection.close_if_unwelcome()
+            connection.close_if_out_of_bounds()
 
     def abort(self) -> None:
         """Disconnect whoever is still there."""

@@ -45,8 +45,8 @@ def why_not_safe(host: str, config: ServerConfig) -> str | None:
     missing = []
     if config.keys is None and config.tls_client_ca is None:
         missing.append("keys (--keys FILE, made with pi05-websocket keys add NAME)")
-    if config.tls_cert is None and not config.behind_proxy:
-        missing.append("TLS (--tls-cert FILE --tls-key FILE, or --behind-proxy)")
+    if not config.encrypted and not config.behind_proxy:
+        missing.append("TLS (--tls auto, --tls-cert FILE --tls-key FILE, or --behind-proxy)")
     if not missing:
         return None
     return (

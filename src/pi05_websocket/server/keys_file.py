@@ -6,12 +6,8 @@ In: a path. Out: `KeySet`s and new secrets. Blocks for as long as a disk does; a
 
 from __future__ import annotations
 
-import contextlib
-import os
 import secrets
-import sys
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
@@ -19,6 +15,7 @@ import msgspec
 
 from pi05_websocket.errors import ConfigError
 from pi05_websocket.server.keys import KeySet, RobotKey, format_keys, hashed, parse_keys
+from pi05_websocket.server.private_files import alone_in, replace
 from pi05_websocket.server.sessions import Priority
 
 __all__ = ["add_key", "read_keys", "revoke_key", "rotate_key"]
@@ -137,44 +134,10 @@ def _edit(path: Path, edit: Callable[[KeySet], KeySet], *, create: bool = False)
     """
     path = path.expanduser().resolve()  # a link stays one
     try:
-        with _alone_in(path.parent):
+        with alone_in(path.parent):
             keys = KeySet() if create and not path.exists() else read_keys(path)
             text = format_keys(edit(keys))
             parse_keys(text, str(path))
-            _replace(path, text)
+            replace(path, text)
     except OSError as exc:
         raise ConfigError(f"{path}: cannot be written: {exc.strerror or exc}") from exc
-
-
-@contextlib.contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
-    """Keep other edits in this folder waiting; the system lets go of the lock if we die. Not on Windows."""
-    if sys.platform == "win32":
-        yield
-    else:
-        import fcntl  # only Unix has it
-
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(handle)
-
-
-def _replace(path: Path, text: bytes) -> None:
-    """Put a new file of mode 0600 in the place of the old one, in one step."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        with contextlib.suppress(OSError, AttributeError):  # no old one, not ours to give, Windows
-            old = os.stat(path)
-            os.chown(name, old.st_uid, old.st_gid)  # the server may be another user than who edits
-        os.replace(name, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(name)
-        raise

@@ -14,7 +14,6 @@ The file holds numbers, in the policy's units and order, finite:
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -31,6 +30,10 @@ from pi05_websocket.policy import Result
 __all__ = ["ReplayOptions", "ReplayPolicy", "load_replay", "read_actions_file"]
 
 
+_MOST_ROWS = 10_000
+"""In a reply; the longest chunk that anybody reads."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplayOptions:
     """How to play rows that were recorded tick by tick."""
@@ -45,9 +48,9 @@ class ReplayOptions:
     """Begin again after the last row; otherwise the last row is repeated, so that the arm holds."""
 
     def __post_init__(self) -> None:
-        if self.action_horizon < 1 or self.advance < 0:
+        if not 1 <= self.action_horizon <= _MOST_ROWS or not 0 <= self.advance <= _MOST_ROWS:
             raise ConfigError(
-                "expected action_horizon >= 1 and advance >= 0, "
+                f"expected action_horizon from 1 and advance from 0 to {_MOST_ROWS}, "
                 f"got action_horizon={self.action_horizon} advance={self.advance}"
             )
 
@@ -139,11 +142,13 @@ def read_actions_file(path: Path) -> npt.NDArray[Any]:
                     keys = ", ".join(sorted(loaded)) or "none"
                     raise ConfigError(f"{path}: expected the key 'actions', got the keys: {keys}")
                 loaded = loaded["actions"]
+    except ConfigError:
+        raise
     except OSError as exc:
         raise ConfigError(f"{path}: cannot be read: {exc.strerror or exc}") from exc
-    except (ValueError, EOFError, zipfile.BadZipFile) as exc:
-        if isinstance(exc, ConfigError):
-            raise
+    except (
+        Exception
+    ) as exc:  # of a damaged file numpy, zipfile and the tokenizer raise what they like
         raise ConfigError(
             f"{path}: expected a .npy or .npz file of numbers ({exc}). "
             'Write one with numpy.savez("FILE.npz", actions=rows).'
@@ -160,10 +165,12 @@ def _checked(actions: npt.ArrayLike, source: str) -> Float32Array:
             f"{source}: expected shape (ticks, action_dim) or (chunks, action_horizon, action_dim), "
             f"not empty, got {array.shape}"
         )
-    if not np.isfinite(array).all():
-        where = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
+    with np.errstate(over="ignore"):  # what overflows float32 becomes infinite and is refused
+        rows: Float32Array = array.astype(np.float32)
+    if not np.isfinite(rows).all():
+        where = tuple(int(i) for i in np.argwhere(~np.isfinite(rows))[0])
         raise ConfigError(f"{source}: expected finite numbers, got {array[where]} at {where}")
-    return array.astype(np.float32)
+    return rows
 
 
 def _options(query: str) -> ReplayOptions:

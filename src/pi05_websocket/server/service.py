@@ -23,6 +23,7 @@ from pi05_websocket.server.doorkeeper import Doorkeeper
 from pi05_websocket.server.exposure import forwarded_for
 from pi05_websocket.server.http import authorization_of, plain_response, refusal_response
 from pi05_websocket.server.keys import Refusal
+from pi05_websocket.server.listening import Gate
 from pi05_websocket.server.records import Listener
 from pi05_websocket.server.requests import Answered
 from pi05_websocket.server.tls import Certificate
@@ -38,7 +39,6 @@ _library_logger.setLevel(logging.WARNING)
 _READ_BUFFER_BYTES = 2 * 1024 * 1024
 # Holds the usual observation (1.1 MB), and two images of 640x480 pixels (1.8 MB), without growing.
 
-_HANDSHAKE_TIMEOUT_S = 10.0
 _GOODBYE_TIMEOUT_S = 1.0
 
 _RETRY_UNREADY_S = 2.0
@@ -48,6 +48,14 @@ _OVERDUE_S = 0.25
 
 _LOOK_AGAIN_S = 1.0
 # A key that was revoked, or has expired, must be over within 5 s. Without keys and TLS there is nothing to do.
+
+
+_FULL = Refusal(
+    503,
+    "This policy server has as many robots as it takes (--max-connections).\n",
+    "full",
+    retry_after_s=10.0,  # somebody has to leave first, and robots stay for minutes
+)
 
 
 class Service:
@@ -70,6 +78,7 @@ class Service:
         self._config = config
         self._connections = OpenConnections(listeners)
         self._doorkeeper = Doorkeeper(config.keys)
+        self._gate = Gate(config)
         self._certificate = Certificate(config)
         self._admission = Admission(config)
         self._stop = asyncio.Event()
@@ -87,17 +96,22 @@ class Service:
             OSError: If the address cannot be listened on.
         """
         context = self._certificate.context
-        server = await picows.ws_create_server(
-            self._accept,
-            host,
-            port,
-            max_frame_size=self._config.max_message_bytes,
-            read_buffer_init_size=_READ_BUFFER_BYTES,
-            websocket_handshake_timeout=_HANDSHAKE_TIMEOUT_S,
-            logger_name=_library_logger,
-            ssl=context,
-            ssl_handshake_timeout=_HANDSHAKE_TIMEOUT_S if context else None,
-        )
+        patience = self._config.handshake_timeout_s
+        servers = [
+            await picows.ws_create_server(
+                self._accept,
+                sock=sock,
+                enable_auto_pong=False,  # pings count
+                max_frame_size=self._config.max_message_bytes,
+                read_buffer_init_size=_READ_BUFFER_BYTES,
+                websocket_handshake_timeout=patience,
+                logger_name=_library_logger,
+                ssl=context,
+                ssl_handshake_timeout=patience if context else None,
+                ssl_shutdown_timeout=_GOODBYE_TIMEOUT_S if context else None,
+            )
+            for sock in self._gate.listen(host, port)
+        ]
         self._backend.start()
         tasks = [
             self._loop.create_task(self._ping_now_and_then()),
@@ -105,15 +119,17 @@ class Service:
             self._loop.create_task(self._refuse_overdue_now_and_then()),
         ]
         try:
-            listening(server.sockets[0].getsockname()[1])
+            listening(servers[0].sockets[0].getsockname()[1])
             await self._stop.wait()
-            server.close()
+            for server in servers:
+                server.close()
             await self._finish_inference()
             await self._say_goodbye()
         finally:
             for task in tasks:
                 task.cancel()
-            server.close()
+            for server in servers:
+                server.close()
             self._backend.stop()
             self._connections.abort()
 
@@ -126,6 +142,8 @@ class Service:
         if response is not None:
             return picows.WSUpgradeResponseWithListener(response, None)
         path = request.path.decode("ascii", "replace")
+        if self._gate.full:
+            return picows.WSUpgradeResponseWithListener(refusal_response(_FULL), None)
         forwarded = None
         if self._config.behind_proxy:  # from anybody else it is what the client says
             forwarded = forwarded_for(request.headers.getall("X-Forwarded-For", []))
@@ -144,6 +162,7 @@ class Service:
             self._backend,
             self._connections,
             doorkeeper=self._doorkeeper,
+            gate=self._gate,
             key=admitted,
             path=path,
             forwarded=forwarded,
@@ -154,7 +173,7 @@ class Service:
         if unready is not None:
             text = f"This policy server is not ready: {unready}.\n"
             return Refusal(503, text, unready, retry_after_s=_RETRY_UNREADY_S)
-        return self._admission.refuse(time.perf_counter(), len(self._connections))
+        return self._admission.refuse(time.perf_counter())
 
     def _deliver(self, outcomes: Delivery) -> None:
         now = time.perf_counter()
@@ -178,6 +197,7 @@ class Service:
             self._doorkeeper.look_again()
             self._certificate.look_again()
             self._connections.close_unwelcome()
+            self._gate.tell()
 
     async def _refuse_overdue_now_and_then(self) -> None:
         while True:

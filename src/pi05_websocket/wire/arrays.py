@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+import reprlib
 from typing import Any, Final
 
 import numpy as np
@@ -44,7 +45,11 @@ _NUMERIC_DTYPES: Final = frozenset(_NAMED.values())
 _VIEW_FROM_BYTES: Final = 4096
 # Smaller arrays are copied: cheaper than keeping a megabyte message alive for a twelve-byte state.
 
+_LONGEST_WORD: Final = 32
+"""Bytes; the longest name of a dtype has ten."""
+
 _LAST_CODE_POINT: Final = 0x10FFFF
+_SURROGATES: Final = (0xD800, 0xDFFF)
 
 
 class Malformed(Exception):
@@ -113,13 +118,14 @@ def _require(values: dict[str, Any], *expected: str) -> None:
 def _pypi_value_from(values: dict[str, Any], limits: DecodeLimits) -> Any:
     """Read PyPI msgpack-numpy's maps; None for a map that only happens to have an `nd` entry."""
     shaped = values["nd"]
-    required = {"nd", "type", "data", "shape"} if shaped else {"nd", "type", "data"}
-    if type(shaped) is not bool or not required <= values.keys() <= required | {"kind"}:
+    if type(shaped) is not bool:
         return None
-    kind = values.get("kind", "")
-    if isinstance(kind, memoryview):
-        kind = str(kind, "ascii", "replace")
-    if kind not in ("", _dtype_named(values["type"]).kind):  # "O" would be a pickle, "V" a struct
+    required = {"nd", "type", "data", "shape"} if shaped else {"nd", "type", "data"}
+    if not required <= values.keys() <= required | {"kind"}:
+        return None
+    kind = _word(values.get("kind", ""))
+    # Text first: an array, compared, is an array. "O" would be a pickle, "V" a struct.
+    if not isinstance(kind, str) or kind not in ("", _dtype_named(values["type"]).kind):
         raise Malformed(
             f"array kind {shortened(kind)} is not allowed; objects and structs never travel"
         )
@@ -153,8 +159,7 @@ _PYTHON_KINDS: Final[dict[str, tuple[type, ...]]] = {
 
 def _dtype_named(name: object) -> Dtype:
     """Return the dtype a peer names: `<f4`, `|u1`, `float32`, `<U12`, also given as bytes."""
-    if isinstance(name, memoryview):
-        name = str(name, "ascii", "replace")
+    name = _word(name)
     if isinstance(name, str):
         dtype = _NAMED.get(name)
         if dtype is not None:
@@ -165,6 +170,13 @@ def _dtype_named(name: object) -> Dtype:
         f"dtype {shortened(name)} is not allowed: "
         "only bool, integers, float16/32/64 and fixed-width text or bytes travel"
     )
+
+
+def _word(said: object) -> object:
+    """Return text for a word that came as binary; what is too long for a word stays what it is."""
+    if isinstance(said, memoryview) and len(said) <= _LONGEST_WORD:
+        return str(said, "ascii", "replace")
+    return said
 
 
 def _check_shape(shape: Any, max_dims: int) -> None:
@@ -183,11 +195,40 @@ def _check_content(array: Array, data: memoryview) -> None:
         raise Malformed("a bool array holds bytes other than 0 and 1")
     if array.dtype.kind == "U":
         code_points = np.frombuffer(data, np.dtype(np.uint32).newbyteorder(array.dtype.byteorder))
-        if code_points.max() > _LAST_CODE_POINT:
+        first, last = _SURROGATES
+        halves = (code_points >= first) & (code_points <= last)
+        if code_points.max() > _LAST_CODE_POINT or halves.any():
             raise Malformed("a text array holds code points beyond Unicode")
 
 
 def shortened(value: object) -> str:
-    """Return `repr(value)`, cut to 60 characters: a peer's words may be megabytes long."""
-    text = repr(value)
+    """Return `repr(value)`, cut to 60 characters: a peer's words may be megabytes long.
+
+    They are cut before they are quoted: quoted, a byte may take four.
+    """
+    text = _SHORT.repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
+
+
+class _Short(reprlib.Repr):
+    """`repr` of the first part of a value, whatever its length."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel = 3
+        self.maxlist = self.maxdict = 24
+
+    def repr_str(self, value: str, _level: int) -> str:
+        return repr(value[:61])
+
+    def repr_bytes(self, value: bytes, _level: int) -> str:
+        return repr(value[:61])
+
+    def repr_memoryview(self, value: memoryview, level: int) -> str:
+        return self.repr_bytes(bytes(value[:61]), level)
+
+    def repr_ndarray(self, value: Array, _level: int) -> str:
+        return f"an array of {value.dtype} and shape {value.shape}"
+
+
+_SHORT: Final = _Short()

@@ -62,7 +62,9 @@ def reads_jpeg(metadata: Any) -> bool:
     if not isinstance(said, Mapping) or type(said.get("version")) is not int:
         return False
     encodings = said.get("encodings")
-    return said["version"] == IMAGES_VERSION and isinstance(encodings, list) and _JPEG in encodings
+    if said["version"] != IMAGES_VERSION or not isinstance(encodings, list):
+        return False
+    return any(_is_text(encoding, _JPEG) for encoding in encodings)
 
 
 def image_layout(value: object) -> str | None:
@@ -199,9 +201,9 @@ def _checked(said: dict[str, Any], bytes_left: int) -> _Image:
         raise Malformed(
             f"expected an encoded image's entries {sorted(_ENTRIES)}, got {shortened(sorted(said))}"
         )
-    if said[_MARKER] != _JPEG:
+    if not _is_text(said[_MARKER], _JPEG):
         raise Malformed(f"expected the encoding 'jpeg', got {shortened(said[_MARKER])}")
-    if said["layout"] not in ("hwc", "chw"):
+    if not _is_text(said["layout"], "hwc", "chw"):
         raise Malformed(f"expected the layout 'hwc' or 'chw', got {shortened(said['layout'])}")
     rows, columns = _declared(said["shape"])
     image = _Image(said["data"], (rows, columns, _CHANNELS), said["layout"])
@@ -223,6 +225,11 @@ def _checked(said: dict[str, Any], bytes_left: int) -> _Image:
             f"got a JPEG of {header.rows}x{header.columns}"
         )
     return image
+
+
+def _is_text(value: object, *expected: str) -> bool:
+    """Whether it is one of these words. An array, compared with a word, would be an array."""
+    return isinstance(value, str) and value in expected
 
 
 def _declared(shape: Any) -> tuple[int, int]:

@@ -33,7 +33,7 @@ KINDS: Final[tuple[RefusalKind, ...]] = get_args(RefusalKind)
 
 _MOST_S: Final = 3600.0
 _FORM: Final = re.compile(
-    rf"(?P<kind>{'|'.join(KINDS)})(?: retry_after_s=(?P<after>\d{{1,6}}(?:\.\d{{1,6}})?))?: (?P<text>.*)",
+    rf"(?P<kind>{'|'.join(KINDS)})(?: retry_after_s=(?P<after>\d{{1,6}}(?:\.\d{{1,3}})?))?: (?P<text>.*)",
     re.DOTALL | re.ASCII,
 )
 

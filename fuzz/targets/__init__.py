@@ -1,0 +1,15 @@
+# SPDX-License-Identifier: Apache-2.0
+"""All targets, by name."""
+
+from __future__ import annotations
+
+from fuzz.target import Target
+from fuzz.targets import control, files, headers, messages, wire
+
+__all__ = ["TARGETS"]
+
+TARGETS: dict[str, Target] = {
+    target.name: target
+    for module in (wire, messages, headers, files, control)
+    for target in module.TARGETS
+}

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Files somebody handed over: recordings for `serve --policy replay:FILE`, and the options behind them."""
+
+from __future__ import annotations
+
+import io
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from fuzz.mutation import of_words
+from fuzz.target import Broken, Target
+from pi05_websocket.errors import ConfigError
+from pi05_websocket.server.replay import load_replay
+
+__all__ = ["TARGETS"]
+
+_FOLDER: Final = tempfile.TemporaryDirectory(prefix="pi05-fuzz-")
+_MOST_BYTES: Final = 4 * 1024 * 1024
+
+
+def _file(data: bytes) -> str:
+    return _loaded(data, "")
+
+
+def _options(data: bytes) -> str:
+    return _loaded(_RECORDING, "?" + data.decode("utf-8", "replace"))
+
+
+def _loaded(data: bytes, query: str) -> str:
+    path = Path(_FOLDER.name) / "wave"
+    path.write_bytes(data)
+    try:
+        policy = load_replay(f"{path}{query}")
+    except ConfigError:
+        return "ConfigError"
+    for _ in range(3):
+        actions = policy.infer({})["actions"]
+        if actions.dtype != np.float32 or actions.ndim != 2 or not np.isfinite(actions).all():
+            raise Broken(f"rows no arm may execute: {actions}")
+    return f"{actions.ndim}"
+
+
+def _saved(*arrays: npt.NDArray[Any], compressed: bool = False) -> bytes:
+    file = io.BytesIO()
+    if len(arrays) == 1:
+        np.save(file, arrays[0])
+    else:
+        save = np.savez_compressed if compressed else np.savez
+        save(file, actions=arrays[0], other=arrays[1])
+    return file.getvalue()
+
+
+_RECORDING: Final = _saved(np.arange(12, dtype=np.float32).reshape(2, 6))
+
+
+def _files() -> Iterator[bytes]:
+    rows = np.arange(12, dtype=np.float64).reshape(2, 6)
+    yield _RECORDING
+    yield _saved(rows.reshape(1, 2, 6))
+    yield _saved(rows, rows)
+    yield _saved(rows.astype(np.int16), rows, compressed=True)
+    yield _saved(np.array(["a", "b"]))
+    yield _saved(np.asfortranarray(rows))
+    yield _saved(np.full((2, 6), 1e300))
+
+
+_FILE_WORDS: Final = (
+    b"\x93NUMPY", b"\x01\x00", b"\x02\x00", b"\x03\x00", b"{'descr': '", b"<f4", b"|O", b"<M8[s]",
+    b"'shape': (", b"), ", b"99999999999", b"-1", b"True", b"'fortran_order': ", b"PK\x03\x04",
+    b"PK\x01\x02", b"PK\x05\x06", b"\x08\x00", b"\x01\x00", b"\x63\x00", b"\x0e\x00", b"\x0c\x00",
+    b"actions.npy", b"\n", b"(" * 300, b"L", b"'", b"\xff\xff\xff\xff", b"\x00\x00\x00\x00", b"\x80\x04",
+)  # fmt: skip
+_OPTION_WORDS: Final = (
+    b"loop", b"=", b"&", b"action_horizon", b"advance", b"1", b"-1", b"0", b"25", b"%00", b"+", b"true",
+    b"no", b"9" * 30, b"1_0", b"\xd9\xa1", b";", b"%", b"&" * 50, b"9" * 4400,
+)  # fmt: skip
+
+
+TARGETS: Final = (
+    Target(
+        name="replay_file",
+        check=_file,
+        seeds=_files,
+        mutate=of_words(_FILE_WORDS),
+        # numpy makes room for what a file's header says before it reads on; who starts a server chose the file.
+        most_memory=None,
+    ),
+    Target(
+        name="replay_options",
+        check=_options,
+        seeds=lambda: (b"loop&action_horizon=25&advance=10", b"loop=false", b"", b"x=1"),
+        mutate=of_words(_OPTION_WORDS),
+        most_memory=lambda size: _MOST_BYTES + 256 * size,
+    ),
+)

@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The sockets a server listens with, and what they say of a client."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from pi05_websocket.server import ServerConfig
+from pi05_websocket.server.listening import Gate, bytes_received
+
+
+@pytest.fixture
+def gate() -> Gate:
+    """A gate for two sockets from one address."""
+    return Gate(ServerConfig(max_connections_per_address=2))
+
+
+@pytest.fixture
+def clients() -> Iterator[list[socket.socket]]:
+    """Sockets that are closed at the end."""
+    opened: list[socket.socket] = []
+    yield opened
+    for each in opened:
+        each.close()
+
+
+def dial(listener: socket.socket, clients: list[socket.socket]) -> socket.socket:
+    """Connect to a listener; return this end."""
+    clients.append(socket.create_connection(listener.getsockname()[:2], timeout=5))
+    return clients[-1]
+
+
+def test_a_name_with_two_families_is_listened_on_with_one_port(gate: Gate) -> None:
+    """A robot finds the server whichever its resolver says first."""
+    listeners = gate.listen("localhost", 0)
+    ports = {listener.getsockname()[1] for listener in listeners}
+    families = {listener.family for listener in listeners}
+    for listener in listeners:
+        listener.close()
+    assert len(ports) == 1
+    assert len(families) == len(listeners)
+
+
+def test_an_address_in_use_says_so(gate: Gate) -> None:
+    """As asyncio's own sockets do."""
+    (listener,) = gate.listen("127.0.0.1", 0)
+    with listener, pytest.raises(OSError) as caught:
+        gate.listen("127.0.0.1", listener.getsockname()[1])
+    assert caught.value.errno == errno.EADDRINUSE
+
+
+def test_one_too_many_cuts_the_oldest_that_said_nothing(
+    gate: Gate, clients: list[socket.socket], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its client sees the end; a line in the log says how many, once."""
+    (listener,) = gate.listen("127.0.0.1", 0)
+    with listener:
+        first = dial(listener, clients)
+        accepted = [listener.accept()[0]]
+        for _ in range(2):
+            dial(listener, clients)
+            accepted.append(listener.accept()[0])
+        clients += accepted
+        assert first.recv(1) == b""
+        gate.tell()
+        gate.tell()
+    assert gate.counts
+    assert [record.getMessage()[:44] for record in caplog.records] == [
+        "1 connections refused or cut before their ha"
+    ]
+
+
+def test_websockets_stay_and_the_new_one_is_refused(
+    gate: Gate, clients: list[socket.socket]
+) -> None:
+    """Until one of them is closed."""
+    (listener,) = gate.listen("127.0.0.1", 0)
+    with listener:
+        for _ in range(2):
+            dial(listener, clients)
+            clients.append(listener.accept()[0])
+            gate.became_websocket(clients[-1].fileno())
+        refused = dial(listener, clients)
+        with pytest.raises(ConnectionAbortedError):
+            listener.accept()
+        assert refused.recv(1) == b""
+        clients[1].close()
+        dial(listener, clients)
+        clients.append(listener.accept()[0])
+    assert repr(gate) == "<Gate <Door open=2 unfinished=1>>"
+
+
+def test_a_loop_that_accepts_by_itself_is_told_of_once(
+    gate: Gate, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Bounds that do not count are no secret."""
+    gate.became_websocket(3)
+    gate.became_websocket(4)
+    assert not gate.counts
+    assert [record.getMessage()[:39] for record in caplog.records] == [
+        "this event loop accepts connections by "
+    ]
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_INFO"), reason="the kernel does not say")
+def test_bytes_received_counts_what_came(gate: Gate, clients: list[socket.socket]) -> None:
+    """Whether it was read or not."""
+    (listener,) = gate.listen("127.0.0.1", 0)
+    with listener:
+        client = dial(listener, clients)
+        accepted, _ = listener.accept()
+        clients.append(accepted)
+        before = bytes_received(accepted)
+        client.sendall(b"seven b")
+        accepted.recv(3)
+        assert bytes_received(accepted) - before == 7
+
+
+def test_bytes_received_is_nothing_where_nobody_says() -> None:
+    """A socket that is gone, a kernel that answers with less."""
+    gone: Any = socket.socket()
+    gone.close()
+    assert bytes_received(gone) == 0
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+        assert bytes_received(other) == 0

@@ -11,7 +11,7 @@ from fuzz import corpus
 from fuzz.target import Target, try_input
 from fuzz.targets import TARGETS
 
-MUTATIONS = 2000
+MUTATIONS = 4000
 TARGET = pytest.mark.parametrize("target", TARGETS.values(), ids=list(TARGETS))
 
 

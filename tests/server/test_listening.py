@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import socket
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -44,6 +45,40 @@ def test_a_name_with_two_families_is_listened_on_with_one_port(gate: Gate) -> No
         listener.close()
     assert len(ports) == 1
     assert len(families) == len(listeners)
+
+
+def test_an_address_that_is_not_there_is_left_out(
+    gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a name has an IPv6 address and IPv6 is off; with nothing left it is an error."""
+
+    def found(*addresses: str) -> Any:
+        entries = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (each, 0)) for each in addresses]
+        return lambda *_, **__: entries
+
+    monkeypatch.setattr(socket, "getaddrinfo", found("127.0.0.1", "192.0.2.1"))
+    (listener,) = gate.listen("name", 0)
+    listener.close()
+    monkeypatch.setattr(socket, "getaddrinfo", found("192.0.2.1"))
+    with pytest.raises(OSError) as caught:
+        gate.listen("name", 0)
+    assert caught.value.errno == errno.EADDRNOTAVAIL
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no such bound")
+def test_more_connections_than_files_are_told(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Before the server finds out with a robot."""
+    import resource
+
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (256, 4096))
+    for most in (128, 129):
+        (listener,) = Gate(ServerConfig(max_connections=most)).listen("127.0.0.1", 0)
+        listener.close()
+    assert caplog.messages == [
+        "this process may open 256 files; max_connections=129 needs 257 (ulimit -n)"
+    ]
 
 
 def test_an_address_in_use_says_so(gate: Gate) -> None:

@@ -11,9 +11,11 @@ when the connection has ended. That is all that is overridden here. Loops that g
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import socket
 import struct
+import sys
 from typing import Any
 
 from pi05_websocket.server.bounds import Door
@@ -24,6 +26,9 @@ __all__ = ["Gate", "bytes_received"]
 logger = logging.getLogger(__name__)
 
 _BACKLOG = 100
+_NO_SUCH_FAMILY = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+_OTHER_FILES = 128
+"""Sockets for refusals, the policy's own files."""
 
 _BYTES_RECEIVED = 128
 """Offset of `tcpi_bytes_received` in Linux's `struct tcp_info`: 8 bytes, 24 words, three numbers of 64 bits."""
@@ -77,6 +82,7 @@ class Gate:
 
     def __init__(self, config: ServerConfig) -> None:
         self._door = Door(config)
+        self._most = config.max_connections
         self._inside: dict[int, _Client] = {}
         self._told = 0
         self._warned = False
@@ -101,19 +107,43 @@ class Gate:
             host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
         opened: list[_Listener] = []
+        unusable: OSError | None = None
         try:
             for family, address in dict.fromkeys((entry[0], entry[4]) for entry in found):
                 chosen = opened[0].getsockname()[1] if opened else port
-                where = (address[0], chosen, *address[2:])
-                plain = socket.create_server(where, family=family, backlog=_BACKLOG)
-                listener = _Listener(plain.family, plain.type, plain.proto, fileno=plain.detach())
-                listener.gate = self
-                opened.append(listener)
+                try:
+                    opened.append(self._listener(family, (address[0], chosen, *address[2:])))
+                except OSError as exc:
+                    if exc.errno not in _NO_SUCH_FAMILY:
+                        raise
+                    unusable = exc  # a name may have an IPv6 address where IPv6 is off
         except BaseException:
             for listener in opened:
                 listener.close()
             raise
+        if not opened:
+            raise unusable or OSError(f"no address for {host}")
+        self._warn_of_few_files()
         return opened
+
+    def _listener(self, family: int, address: tuple[Any, ...]) -> _Listener:
+        plain = socket.create_server(address, family=family, backlog=_BACKLOG)
+        listener = _Listener(plain.family, plain.type, plain.proto, fileno=plain.detach())
+        listener.gate = self
+        return listener
+
+    def _warn_of_few_files(self) -> None:
+        """Say that the system lets this process open fewer sockets than the settings."""
+        if sys.platform == "win32":
+            return
+        import resource  # only Unix has it
+
+        allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if allowed != resource.RLIM_INFINITY and allowed < self._most + _OTHER_FILES:
+            logger.warning(
+                "this process may open %d files; max_connections=%d needs %d (ulimit -n)",
+                allowed, self._most, self._most + _OTHER_FILES,
+            )  # fmt: skip
 
     def let_in(self, client: _Client, address: str) -> bool:
         """Let a client in, unless there are too many; one that has said nothing may have to go for it."""

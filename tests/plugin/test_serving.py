@@ -32,6 +32,7 @@ from lerobot_policy_pi05_websocket.rtc_guidance import PrefixSampler  # noqa: E4
 from lerobot_policy_pi05_websocket.serving import LeRobotPolicy, ServingConfig  # noqa: E402
 from lerobot_policy_pi05_websocket.serving_checkpoint import load_checkpoint  # noqa: E402
 from lerobot_policy_pi05_websocket.serving_keys import ObservationKeys  # noqa: E402
+from lerobot_policy_pi05_websocket.serving_prefix import padded  # noqa: E402
 from pi05_websocket.client import RemotePolicy  # noqa: E402
 from pi05_websocket.errors import ConfigError, ObservationError  # noqa: E402
 from pi05_websocket.server import WebsocketPolicyServer  # noqa: E402
@@ -220,7 +221,7 @@ def test_the_correction_is_the_models_true_product(checkpoints: Checkpoints, kin
     policy._policy.model.rtc_processor = Checking("guided")
     torch.manual_seed(SEED)
     with torch.no_grad():
-        batch = policy._preprocessor(policy._keys.batch(an_observation()))
+        batch = policy._processors.before(policy._keys.batch(an_observation()))
         batch.pop("action", None)
         policy._policy.predict_action_chunk(
             batch,
@@ -243,25 +244,25 @@ def test_leftover_to_model_units_and_back(
     policy = load_checkpoint(str(checkpoints(kind, **changes)))
     leftover = a_request().leftover
     batch = policy._keys.batch(an_observation())
-    batch["action"] = policy._as_training_data(leftover)
-    model_units = policy._preprocessor(batch)["action"]
+    batch["action"] = padded([a_request()])
+    model_units = policy._processors.before(batch)["action"]
     assert np.abs(model_units[0].numpy() - leftover).mean() > 5.0
-    back = policy._postprocessor(model_units)[0].numpy()
+    back = policy._processors.after(model_units)[0].numpy()
     np.testing.assert_allclose(back, leftover, atol=1e-4)
 
 
 def test_relative_actions_are_anchored_at_the_new_state(checkpoints: Checkpoints) -> None:
     """The same raw rows are other model rows for another state, as LeRobot's own re-anchoring has it."""
     policy = load_checkpoint(str(checkpoints("pi05", use_relative_actions=True)))
-    steps = policy._preprocessor.steps
+    steps = policy._processors.before.steps
     relative = next(step for step in steps if isinstance(step, RelativeActionsProcessorStep))
     normalizer = next(step for step in steps if isinstance(step, NormalizerProcessorStep))
     seen = []
     for seed in (1, 2):
         observation = an_observation(seed)
         batch = policy._keys.batch(observation)
-        batch["action"] = policy._as_training_data(a_request().leftover)
-        seen.append(policy._preprocessor(batch)["action"])
+        batch["action"] = padded([a_request()])
+        seen.append(policy._processors.before(batch)["action"])
         expected = reanchor_relative_rtc_prefix(
             prev_actions_absolute=torch.from_numpy(a_request().leftover)[None],
             current_state=torch.from_numpy(observation["observation/state"]),
@@ -385,7 +386,7 @@ def test_a_compiled_checkpoint_is_served_without_a_prefix(
     """The product cannot be taken through LeRobot's compiled sampler; the log says so."""
     loaded = load_checkpoint(str(checkpoints("smolvla")))
     loaded._policy.config.compile_model = True
-    policy = LeRobotPolicy(loaded._policy, loaded._preprocessor, loaded._postprocessor)
+    policy = LeRobotPolicy(loaded._policy, loaded._processors.before, loaded._processors.after)
     assert policy.infer_realtime is None
     assert "served without a prefix: the checkpoint's compile_model forbids it" in caplog.text
 

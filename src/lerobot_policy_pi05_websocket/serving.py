@@ -13,8 +13,8 @@ model.
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -32,11 +32,12 @@ from lerobot_policy_pi05_websocket.serving_passes import (
     Answer,
     Passes,
     Row,
+    Timed,
     timed_by_the_wall_clock,
 )
 from lerobot_policy_pi05_websocket.serving_prefix import FLOW_POLICIES, Prefix
 from lerobot_policy_pi05_websocket.serving_warm_up import rehearsals
-from pi05_websocket.data import Float32Array, Observation
+from pi05_websocket.data import Observation
 from pi05_websocket.errors import ObservationError
 from pi05_websocket.policy import PolicyRequest, Result
 from pi05_websocket.wire.realtime import RealtimeRequest, announcement
@@ -45,7 +46,7 @@ __all__ = ["FLOW_POLICIES", "LeRobotPolicy", "ServingConfig", "timed_by_the_wall
 
 logger = logging.getLogger(__name__)
 
-WORTH_A_LINE_S = 2.0
+WORTH_A_LINE_MS = 2000.0
 """A pass of the warm-up that took longer is logged: whoever waits wants to see that it goes on."""
 
 
@@ -98,7 +99,7 @@ class LeRobotPolicy:
         return said if self._prefix is None else {**said, **announcement(self._prefix.support)}
 
     @property
-    def timed(self) -> Callable[[Callable[[], Float32Array]], tuple[Float32Array, float]]:
+    def timed(self) -> Timed:
         """Runs a pass and says how long it took; what the next one will take is expected from it.
 
         A program that keeps time of its own, such as a benchmark on a virtual clock, puts its own here.
@@ -106,9 +107,7 @@ class LeRobotPolicy:
         return self._passes.timed
 
     @timed.setter
-    def timed(
-        self, timed: Callable[[Callable[[], Float32Array]], tuple[Float32Array, float]]
-    ) -> None:
+    def timed(self, timed: Timed) -> None:
         self._passes.timed = timed
 
     def reset(self) -> None:
@@ -171,15 +170,14 @@ class LeRobotPolicy:
         batches = list(rehearsals(self._keys.example(), sizes, self._prefix))
         with self._model.noise.put_back():
             for number, requests in enumerate(batches, start=1):
-                began = time.perf_counter()
-                for answer in self.infer_requests(requests):
+                answers, ms = self.timed(partial(self.infer_requests, requests))
+                for answer in answers:
                     _result(answer)
-                seconds = time.perf_counter() - began
-                if seconds > WORTH_A_LINE_S:
+                if ms > WORTH_A_LINE_MS:
                     with_prefix = " with a prefix" if requests[0].realtime is not None else ""
                     logger.info(
                         "warming up, %d of %d: %d rows%s took %.1f s",
-                        *(number, len(batches), len(requests), with_prefix, seconds),
+                        *(number, len(batches), len(requests), with_prefix, ms / 1000),
                     )
         self._passes.forget()
         self.reset()

@@ -120,5 +120,12 @@ class _RowSteps:
         finally:
             self._generators = None
 
-    def __call__(self, *arguments: Any, generator: Any = None, **options: Any) -> Any:
-        return self._step(*arguments, generator=self._generators or generator, **options)
+    def __call__(
+        self, output: Tensor, timestep: Any, sample: Tensor, generator: Any = None, **options: Any
+    ) -> Any:
+        # In the sample's float32: a generator gives other numbers for other types, and the sum of many small
+        # steps wants it.
+        output = output.to(sample.dtype)
+        return self._step(
+            output, timestep, sample, generator=self._generators or generator, **options
+        )

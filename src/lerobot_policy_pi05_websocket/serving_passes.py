@@ -24,11 +24,14 @@ from pi05_websocket.policy import Result
 from pi05_websocket.server.prefix import PrefixPlan
 from pi05_websocket.wire.realtime import RealtimeRequest, with_realtime_reply
 
-__all__ = ["Answer", "Passes", "Row", "timed_by_the_wall_clock"]
+__all__ = ["Answer", "Passes", "Row", "Timed", "timed_by_the_wall_clock"]
 
 logger = logging.getLogger(__name__)
 
 Answer = Result | Exception
+
+Timed = Callable[[Callable[[], Any]], tuple[Any, float]]
+"""Runs some work; returns what it returns and how many milliseconds it took."""
 
 T = TypeVar("T")
 
@@ -86,9 +89,7 @@ class Passes:
         """Whether rows can share a pass: each is treated alone and draws alone."""
         self.most = max_batch if self.by_row else 1
         self._expected = ExpectedTime()
-        self.timed: Callable[[Callable[[], Float32Array]], tuple[Float32Array, float]] = (
-            timed_by_the_wall_clock
-        )
+        self.timed: Timed = timed_by_the_wall_clock
         """Runs a pass and says how long it took."""
 
     def __repr__(self) -> str:

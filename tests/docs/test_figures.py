@@ -123,8 +123,33 @@ def test_real_sockets_have_two_tables(figures: ModuleType) -> None:
 
 def test_every_generated_block_is_somewhere_once(figures: ModuleType) -> None:
     """The documents' blocks are the ones there are."""
-    names = ("README.md", "docs/howto/benchmark.md")
+    names = ("README.md", "docs/howto/benchmark.md", "docs/howto/serve-a-policy.md")
     text = "".join((ROOT / name).read_text(encoding="utf-8") for name in names)
     for name in figures.BLOCKS:
         assert text.count(f"<!-- generated: {name} -->") == 1
     assert text.count("<!-- generated: ") == text.count("<!-- end -->") == len(figures.BLOCKS)
+
+
+def test_batches_table(figures: ModuleType) -> None:
+    """A policy that answers one by one differs by nothing; only one that can follow has a second figure."""
+    measured = {
+        "commit": "abc1234",
+        "machine": "2 cores",
+        "robots": 16,
+        "policies": [
+            {
+                "policy": "pi05",
+                "batch": True,
+                "free": {"largest_difference": 6.1e-05},
+                "following": {"largest_difference": 0.000423},
+            },
+            {"policy": "vqbet", "batch": False, "free": {"largest_difference": 0.0}},
+        ],
+    }
+
+    lines = figures.batches(measured).splitlines()
+
+    assert lines[2] == "| pi05 | one for all | 0.00006 | 0.00042 |"
+    assert lines[3] == "| vqbet | one for each | none, to the bit |  |"
+    assert "16 requests together" in lines[-1]
+    assert "at commit abc1234" in lines[-1]

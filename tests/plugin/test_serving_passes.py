@@ -35,7 +35,7 @@ from pi05_websocket.wire.realtime import RealtimeReply, read_realtime_reply  # n
 
 Checkpoints = Callable[..., Path]
 
-DEGREES = 1e-3
+DEGREES = 2e-3
 """How far a chunk may be from the one its robot would get alone: docs/howto/serve-a-policy.md says so."""
 ROBOTS = 16
 PROMPTS = ["pick up the cube", "cube", "pick pick pick up the cube 7 8 9", "the cube"]

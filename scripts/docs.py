@@ -24,6 +24,7 @@ WITH_BLOCKS = (
     ROOT / "README.md",
     ROOT / "docs" / "howto" / "benchmark.md",
     ROOT / "docs" / "topics" / "many-robots.md",
+    ROOT / "docs" / "howto" / "serve-a-policy.md",
 )
 """Documents with generated blocks among what people wrote."""
 MARK = (

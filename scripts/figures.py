@@ -15,6 +15,7 @@ from typing import Any
 __all__ = [
     "BLOCKS",
     "FIGURES",
+    "batches",
     "demo",
     "expert_success",
     "learned",
@@ -213,6 +214,39 @@ def demo_picture() -> str:
     return f"![{alt}]({DEMO_PICTURE.relative_to(ROOT)})"
 
 
+def batches_block() -> str:
+    """Return how far batches differ from single requests, or how to measure it."""
+    path = FIGURES / "batches.json"
+    if not path.exists():
+        return "`benchmarks/batches.py --json docs/figures/batches.json` measures it."
+    return batches(json.loads(path.read_text(encoding="utf-8")))
+
+
+def batches(figures: dict[str, Any]) -> str:
+    """Return the table of `benchmarks/batches.py --json`, without its times: they are of tiny policies."""
+    rows = [
+        "| policy | passes | largest difference | with a prefix |",
+        "|---|---|---|---|",
+    ]
+    for one in figures["policies"]:
+        cells = [one["policy"], "one for all" if one["batch"] else "one for each"]
+        for name in ("free", "following"):
+            found = one.get(name)
+            cells.append("" if found is None else difference(found["largest_difference"]))
+        rows.append(f"| {' | '.join(cells)} |")
+    rows += [
+        "",
+        f"{figures['robots']} requests together and each alone, in degrees; tiny policies with random weights, "
+        f"{figures['machine']}, at commit {figures['commit']}.",
+    ]
+    return "\n".join(rows)
+
+
+def difference(degrees: float) -> str:
+    """Return a difference in the reader's words."""
+    return f"{degrees:.5f}" if degrees else "none, to the bit"
+
+
 def real_block() -> str:
     """Return how the sample over real sockets compares, or how to measure it."""
     path = FIGURES / "real.json"
@@ -289,6 +323,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "learned": learned_block,
     "real": real_block,
     "server load": server_load_block,
+    "batches": batches_block,
     "demo picture": demo_picture,
 }
 """Name of a generated block -> what makes it. Documents have them between two comments."""

@@ -191,15 +191,18 @@ class RtcChunks:
     ) -> RealtimeRequest | None:
         """Return what to send with the observation; None where the server would not know it."""
         support = realtime_support(self._remote.metadata)
-        wanted = support is not None and (support.refusals or self._use_rtc)
-        if support is None or not wanted:
+        if support is None or not (support.refusals or self._conditions):
             return None
         rows = left if last is None else from_observation(left, last)
         since_last = max(0, last_rows - len(left))
         said = self._requests.request(self._asked, rows, since_last=since_last)
-        if self._use_rtc and support.conditions:
-            return said
-        return replace(said, leftover=rows[:0])
+        return said if self._conditions else replace(said, leftover=rows[:0])
+
+    @property
+    def _conditions(self) -> bool:
+        """Whether the server is sent the rows that its chunk is to follow."""
+        support = realtime_support(self._remote.metadata)
+        return self._use_rtc and support is not None and support.conditions
 
     def _wait_for_link(self, episode: int) -> None:
         """Wait while the link is down; then fail the call, so that the engine takes a fresh observation.
@@ -258,7 +261,7 @@ class RtcChunks:
 
     def _tell_prefix(self, request: RealtimeRequest | None, reply: RealtimeReply | None) -> None:
         """Say once how chunks are joined, and once if the server stops doing so."""
-        if request is None:
+        if request is None or not self._conditions:
             why = "this server does not take a prefix" if self._use_rtc else "the seam is set"
             self._tell_once(
                 "prefix",

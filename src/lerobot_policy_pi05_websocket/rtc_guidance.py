@@ -33,16 +33,21 @@ Velocity = Callable[..., Tensor]
 """`(x)` or `(x, time)` to dx/dt, `(batch, rows, columns)`."""
 
 
-def prefix_weights(rows: int, *, delay: int, horizon: int) -> Tensor:
+def prefix_weights(rows: int, *, delay: int | Tensor, horizon: int | Tensor) -> Tensor:
     """Return the soft mask W, `(rows,)`: 1 up to `delay`, falling to 0 at `horizon` (the paper's H − s).
 
     Equation 5: W_i = c_i (e^c_i − 1) / (e − 1) with c_i = (horizon − i) / (horizon − delay + 1) between them.
+
+    Args:
+        rows: H.
+        delay: d; `(batch,)` for one mask each, `(batch, rows)` together.
+        horizon: H − s, likewise.
     """
     i = torch.arange(rows, dtype=torch.float64)
-    c = ((horizon - i) / (horizon - delay + 1)).clamp(0.0, 1.0)
-    weights = c * torch.expm1(c) / (math.e - 1)
-    weights[i < delay] = 1.0
-    weights[i >= horizon] = 0.0
+    d, end = (torch.as_tensor(n, dtype=torch.float64)[..., None] for n in (delay, horizon))
+    c = ((end - i) / (end - d + 1)).clamp(0.0, 1.0)
+    falling = c * torch.expm1(c) / (math.e - 1)
+    weights = torch.where(i >= end, 0.0, torch.where(i < d, 1.0, falling))
     return weights.float()
 
 
@@ -83,7 +88,7 @@ def guided_velocity(
 
 
 def pinned_velocity(
-    velocity: Velocity, x: Tensor, time: float, *, target: Tensor, delay: int
+    velocity: Velocity, x: Tensor, time: float, *, target: Tensor, delay: int | Tensor
 ) -> Tensor:
     """Return the velocity for a model that was trained with clean rows in front.
 
@@ -95,9 +100,10 @@ def pinned_velocity(
         x: `(batch, rows, columns)`.
         time: LeRobot's t, 1 (noise) to 0 (actions).
         target: Like x, in the model's units.
-        delay: How many rows are pinned.
+        delay: How many rows are pinned; `(batch,)` where each chunk has its own number.
     """
-    pinned = (torch.arange(x.shape[1], device=x.device) < delay)[None]
+    delays = torch.as_tensor(delay, device=x.device).reshape(-1, 1)
+    pinned = torch.arange(x.shape[1], device=x.device) < delays
     times = torch.where(pinned, 0.0, time).float().expand(x.shape[0], -1)
     v = velocity(torch.where(pinned[..., None], target, x), times)
     return torch.where(pinned[..., None], (x - target) / time, v)
@@ -106,7 +112,8 @@ def pinned_velocity(
 class PrefixSampler:
     """What LeRobot's sampling loop calls in each step where its own `RTCProcessor` would stand.
 
-    Without a prefix it hands the model's velocity on, bit for bit.
+    Without a prefix it hands the model's velocity on, bit for bit. The loop hands delay and horizon on as they
+    come, so that in a batch they may be tensors: a number for each chunk.
 
     Args:
         mode: How to follow the prefix.
@@ -128,39 +135,41 @@ class PrefixSampler:
         self,
         x_t: Tensor,
         prev_chunk_left_over: Tensor | None,
-        inference_delay: int | None,
+        inference_delay: int | Tensor | None,
         time: float,
         original_denoise_step_partial: Velocity,
-        execution_horizon: int | None = None,
+        execution_horizon: int | Tensor | None = None,
         **_ignored: Any,
     ) -> Tensor:
         """Return the velocity of one step, in LeRobot's words.
 
         Args:
             x_t: `(batch, rows, columns)`; columns beyond the policy's action are padding.
-            prev_chunk_left_over: The leftover in the model's units, `(batch, n, action_dim)`.
-            inference_delay: d.
+            prev_chunk_left_over: The leftover in the model's units, `(batch, n, action_dim)`; shorter ones are
+                repeated at the end up to n, and their horizon says where they end.
+            inference_delay: d, `(batch,)` where they differ.
             time: t.
             original_denoise_step_partial: The model at this time.
             execution_horizon: LeRobot's word for the prefix attention horizon H − s; None: all that is left.
         """
         if prev_chunk_left_over is None:
             return original_denoise_step_partial(x_t)
-        delay = inference_delay or 0
+        delay = torch.as_tensor(0 if inference_delay is None else inference_delay)
         target, column_weights = _like(prev_chunk_left_over, x_t)
         if self.mode == "trained":
             return pinned_velocity(
                 original_denoise_step_partial, x_t, time, target=target, delay=delay
             )
         rows, left = x_t.shape[1], prev_chunk_left_over.shape[1]
-        horizon = left if execution_horizon is None else min(execution_horizon, left)
-        weights = prefix_weights(rows, delay=min(delay, horizon), horizon=horizon).to(x_t.device)
+        horizon = torch.as_tensor(left if execution_horizon is None else execution_horizon)
+        horizon = horizon.clamp(max=left)
+        weights = prefix_weights(rows, delay=torch.minimum(delay, horizon), horizon=horizon)
         return guided_velocity(
             original_denoise_step_partial,
             x_t,
             time,
             target=target,
-            weights=weights[:, None] * column_weights,
+            weights=weights.to(x_t.device)[..., None] * column_weights,
             most=self.most,
         )
 

@@ -1,88 +1,64 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A LeRobot policy to serve; flow policies (π₀, π₀.₅, SmolVLA) join their chunks to the running one.
+"""A LeRobot policy to serve to many robots: one forward pass for all that ask at the same time.
 
 In: observations in OpenPI's manner, and with `_rt` the rows still to be executed. Out: `{"actions":
 (action_horizon, action_dim) float32}` in the robot's units. Runs on the policy thread, which alone touches the
 model.
 
-    observation ─ keys ─ preprocessor ─ predict_action_chunk ─ postprocessor ─ actions
-    leftover ───────────┘ as `action`, the way training data goes: relative to the new state, normalised
+    observation ─ keys ─┐                                                ┌─ actions
+    observation ─ keys ─┼─ preprocessor ─ forward pass ─ postprocessor ──┼─ actions
+    leftovers ──────────┘ as `action`, the way training data goes        └─ ...
 """
 
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from collections.abc import Hashable, Sequence
+from functools import partial
+from typing import Any
 
-import numpy as np
 import torch
 from lerobot.policies.pretrained import PreTrainedPolicy
-from lerobot.policies.rtc.configuration_rtc import RTCConfig
 from lerobot.utils.constants import ACTION
 
-from lerobot_policy_pi05_websocket.rtc_guidance import PrefixMode, PrefixSampler
+from lerobot_policy_pi05_websocket.serving_batches import Processors
+from lerobot_policy_pi05_websocket.serving_config import ServingConfig
+from lerobot_policy_pi05_websocket.serving_fingerprint import normalizer_fingerprint
 from lerobot_policy_pi05_websocket.serving_keys import ObservationKeys
-from pi05_websocket.data import Float32Array, Observation
-from pi05_websocket.errors import ConfigError, ObservationError
-from pi05_websocket.policy import Result
-from pi05_websocket.server.prefix import InferenceTime, PrefixPlan, late_bound
-from pi05_websocket.wire.realtime import (
-    RealtimeReply,
-    RealtimeRequest,
-    RealtimeSupport,
-    announcement,
-    with_realtime_reply,
+from lerobot_policy_pi05_websocket.serving_metadata import Origin, described
+from lerobot_policy_pi05_websocket.serving_model import Model
+from lerobot_policy_pi05_websocket.serving_noise import GLOBALLY_SEEDED
+from lerobot_policy_pi05_websocket.serving_passes import (
+    Answer,
+    Passes,
+    Row,
+    Timed,
+    timed_by_the_wall_clock,
 )
+from lerobot_policy_pi05_websocket.serving_prefix import FLOW_POLICIES, Prefix
+from lerobot_policy_pi05_websocket.serving_warm_up import rehearsals
+from pi05_websocket.data import Observation
+from pi05_websocket.errors import ObservationError
+from pi05_websocket.policy import PolicyRequest, Result
+from pi05_websocket.wire.realtime import RealtimeRequest, announcement
 
 __all__ = ["FLOW_POLICIES", "LeRobotPolicy", "ServingConfig", "timed_by_the_wall_clock"]
 
 logger = logging.getLogger(__name__)
 
-FLOW_POLICIES = ("pi0", "pi05", "smolvla")
-"""Types whose sampling loop takes an `rtc_processor`; so does whatever was trained with a prefix."""
-
-T = TypeVar("T")
-
-
-def timed_by_the_wall_clock(work: Callable[[], T]) -> tuple[T, float]:
-    """Return what `work` returns and how many milliseconds it took."""
-    began = time.perf_counter()
-    result = work()
-    return result, (time.perf_counter() - began) * 1000
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServingConfig:
-    """How to serve a checkpoint."""
-
-    device: str | None = None
-    """`cuda`, `cpu`, ...; None: the checkpoint's own, or the best there is."""
-
-    rtc: bool = True
-    """Whether to offer robots that chunks continue the running one, where the policy can."""
-
-    guidance_weight: float = 5.0
-    """β: how strictly a policy that was not trained for it follows the running chunk."""
-
-    keys: Mapping[str, str] = field(default_factory=dict)
-    """Policy input to observation key, where `observation.images.front` is not `observation/images/front`."""
-
-    def __post_init__(self) -> None:
-        if not 0.0 < self.guidance_weight < float("inf"):
-            raise ConfigError(f"guidance_weight={self.guidance_weight}: must be above 0")
+WORTH_A_LINE_MS = 2000.0
+"""A pass of the warm-up that took longer is logged: whoever waits wants to see that it goes on."""
 
 
 class LeRobotPolicy:
-    """One LeRobot policy with its processors, behind `infer`.
+    """One LeRobot policy with its processors, behind `infer` and `infer_requests`.
 
     Args:
         policy: Anything with `predict_action_chunk`; put into evaluation mode, its gradients turned off.
         preprocessor: Its own, from batch to batch.
         postprocessor: Its own, from model units to the robot's.
         config: The settings.
+        origin: What its files say of it, for the metadata.
     """
 
     def __init__(
@@ -91,149 +67,155 @@ class LeRobotPolicy:
         preprocessor: Any,
         postprocessor: Any,
         config: ServingConfig | None = None,
+        origin: Origin | None = None,
     ) -> None:
-        self._config = config or ServingConfig()
-        self._policy = policy.eval().requires_grad_(False)
-        self._preprocessor = preprocessor
-        self._postprocessor = postprocessor
-        self._keys = ObservationKeys(policy.config, self._config.keys)
-        self._action_dim = int(policy.config.output_features[ACTION].shape[0])
-        self._support = _support(policy, self._config)
-        if self._support is not None:
-            self._action_horizon = int(policy.config.chunk_size)
-            _install(policy, PrefixSampler(_mode(policy), self._config.guidance_weight))
-        self._infer_time = InferenceTime()
-        self.timed: Callable[[Callable[[], Float32Array]], tuple[Float32Array, float]] = (
-            timed_by_the_wall_clock
-        )
-        """Runs an inference and says how long it took; what the next one will take is expected from it. A
-        program that keeps time of its own, such as a benchmark on a virtual clock, puts its own here."""
+        config = config or ServingConfig()
+        self._policy = policy
+        self._origin = origin or Origin()
+        self._model = Model(policy, config.dtype)
+        self._processors = Processors(preprocessor, postprocessor)
+        self._normalizer = normalizer_fingerprint(preprocessor, postprocessor)
+        self._keys = ObservationKeys(policy.config, config.keys)
+        action_dim = int(policy.config.output_features[ACTION].shape[0])
+        self._prefix = Prefix.of(policy, config, action_dim)
+        self._passes = Passes(self._model, self._processors, self._prefix, config.max_batch)
 
     def __repr__(self) -> str:
-        prefix = "none" if self._support is None else self._support.prefix
-        return f"<LeRobotPolicy {self._policy.config.type} prefix={prefix}>"
+        return f"<LeRobotPolicy {self._policy.config.type} prefix={self._prefix_kind}>"
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """What the server says first: type, sizes, the keys it needs, and `_rt` where it can."""
-        said: dict[str, Any] = {
-            "policy": self._policy.config.type,
-            "action_dim": self._action_dim,
-            "observation_keys": list(self._keys.keys),
-            "image_sizes": self._keys.image_sizes,
+        """What the server says first: what the policy is, what it needs and can, and `_rt` where it can."""
+        said = described(self._policy.config, self._keys, self._processors.before, self._origin)
+        fingerprint = {"weights": self._origin.weights, "normalizer": self._normalizer}
+        said["fingerprint"] = {name: text for name, text in fingerprint.items() if text is not None}
+        drawn_alone = self._model.noise.by_row
+        said["capabilities"] = {
+            "batch": self._passes.by_row,
+            "max_batch": self._passes.most,
+            "prefix": self._prefix_kind,
+            "seeds": drawn_alone or self._policy.config.type in GLOBALLY_SEEDED,
         }
-        rows = getattr(self._policy.config, "chunk_size", None)
-        if rows is not None:
-            said["action_horizon"] = int(rows)
-        return said if self._support is None else {**said, **announcement(self._support)}
+        return said if self._prefix is None else {**said, **announcement(self._prefix.support)}
+
+    @property
+    def timed(self) -> Timed:
+        """Runs a pass and says how long it took; what the next one will take is expected from it.
+
+        A program that keeps time of its own, such as a benchmark on a virtual clock, puts its own here.
+        """
+        return self._passes.timed
+
+    @timed.setter
+    def timed(self, timed: Timed) -> None:
+        self._passes.timed = timed
 
     def reset(self) -> None:
         """Forget what the policy and its processors remember of an episode."""
-        self._policy.reset()
-        self._preprocessor.reset()
-        self._postprocessor.reset()
+        self._model.reset()
+        self._processors.reset()
 
     def seed(self, number: int) -> None:
-        """Make what the policy draws from here on repeatable: the noise a flow policy begins with."""
+        """Make what `infer` draws from here on repeatable: the noise a flow policy begins with."""
         torch.manual_seed(number)
 
     def infer(self, observation: Observation, /) -> Result:
-        """Return one chunk, as the policy alone would.
+        """Return one chunk, as the policy alone would: what it draws comes from torch's global generator.
 
         Raises:
             ObservationError: The observation does not fit the policy.
         """
-        return {"actions": self._chunk(observation)}
+        return _result(*self._passes.answers([self._row(observation)]))
 
     @property
     def infer_realtime(self) -> Any:
         """`infer` with a `RealtimeRequest` and its queue time; None where the policy cannot follow a chunk."""
-        return None if self._support is None else self._infer_realtime
+        return None if self._prefix is None else self._infer_realtime
+
+    def infer_batch(self, observations: Sequence[Observation], /) -> list[Result]:
+        """Return the chunks of several observations, drawn for as `infer` would one after the other.
+
+        Raises:
+            ObservationError: One of them does not fit the policy.
+        """
+        rows = [self._row(observation) for observation in observations]
+        return [_result(answer) for answer in self._passes.answers(rows)]
+
+    def infer_requests(self, requests: Sequence[PolicyRequest], /) -> list[Answer]:
+        """Return a chunk for each request, or why there is none.
+
+        Those with the same `batch_key` share a forward pass. What is drawn for a request depends on its seed
+        alone.
+        """
+        checked = [self._checked(request) for request in requests]
+        answers = iter(self._passes.answers([row for row in checked if isinstance(row, Row)]))
+        return [next(answers) if isinstance(row, Row) else row for row in checked]
+
+    def batch_key(self, request: PolicyRequest) -> Hashable:
+        """Return what the requests of one pass have in common: a prefix or none, and the images' sizes."""
+        realtime = None if self._prefix is None else request.realtime
+        follows = realtime is not None and len(realtime.leftover) > 0
+        return follows, self._keys.sizes_of(request.observation)
+
+    def warm_up(self, batch_sizes: Sequence[int]) -> None:
+        """Run one pass of each size, so that the first robot waits for nothing that happens only once.
+
+        What is drawn and measured here is forgotten.
+
+        Raises:
+            Exception: What the policy raises.
+        """
+        most = self._passes.most
+        sizes = sorted({size if most is None else min(size, most) for size in batch_sizes})
+        batches = list(rehearsals(self._keys.example(), sizes, self._prefix))
+        with self._model.noise.put_back():
+            for number, requests in enumerate(batches, start=1):
+                answers, ms = self.timed(partial(self.infer_requests, requests))
+                for answer in answers:
+                    _result(answer)
+                if ms > WORTH_A_LINE_MS:
+                    with_prefix = " with a prefix" if requests[0].realtime is not None else ""
+                    logger.info(
+                        "warming up, %d of %d: %d rows%s took %.1f s",
+                        *(number, len(batches), len(requests), with_prefix, ms / 1000),
+                    )
+        self._passes.forget()
+        self.reset()
+
+    @property
+    def _prefix_kind(self) -> str:
+        return "none" if self._prefix is None else self._prefix.support.prefix
 
     def _infer_realtime(
         self, observation: Observation, request: RealtimeRequest, queue_ms: float
     ) -> Result:
-        assert self._support is not None
-        plan = late_bound(
-            request,
-            queue_ms=queue_ms,
-            infer_ms=self._infer_time.ms(),
-            action_horizon=self._action_horizon,
-            most=self._support.max_delay,
-        )
-        follows = plan.horizon > 0 if self._support.prefix == "guided" else plan.delay > 0
-        leftover = request.leftover if follows else None
-        actions, infer_ms = self.timed(lambda: self._chunk(observation, leftover, plan))
-        self._infer_time.add(infer_ms)
-        reply = RealtimeReply(
-            seq=request.seq,
-            delay=plan.delay if follows else 0,
-            prefix=self._support.prefix if follows else "none",
-            queue_ms=queue_ms,
-            infer_ms=infer_ms,
-        )
-        return with_realtime_reply({"actions": actions}, reply)
+        return _result(*self._passes.answers([self._row(observation, request, queue_ms)]))
 
-    def _chunk(
+    def _checked(self, request: PolicyRequest) -> Row | ObservationError:
+        try:
+            return self._row(request.observation, request.realtime, request.queue_ms, request.seed)
+        except ObservationError as exc:
+            return exc
+
+    def _row(
         self,
         observation: Observation,
-        leftover: Float32Array | None = None,
-        plan: PrefixPlan | None = None,
-    ) -> Float32Array:
-        batch = self._keys.batch(observation)
-        if leftover is not None:
-            batch[ACTION] = self._as_training_data(leftover)
-        batch = self._preprocessor(batch)
-        prefix = batch.pop(ACTION, None)  # also without a leftover: an empty entry is no input
-        options: dict[str, Any] = {}
-        if leftover is not None and plan is not None:
-            options = {
-                "prev_chunk_left_over": prefix,
-                "inference_delay": plan.delay,
-                "execution_horizon": plan.horizon,  # LeRobot's word for H - s
-            }
-        with torch.no_grad():
-            chunk = self._policy.predict_action_chunk(batch, **options)
-        actions = self._postprocessor(chunk)[0].detach().float().cpu().numpy()
-        return np.ascontiguousarray(actions)
-
-    def _as_training_data(self, leftover: Float32Array) -> torch.Tensor:
-        """Return `(1, n, action_dim)` for the preprocessor, which knows the way into the model's units.
-
-        Relative actions become relative to the state of this observation there, not to the one the running
-        chunk was planned from.
-        """
-        if leftover.shape[1] != self._action_dim:
-            raise ObservationError(
-                "_rt.leftover",
-                f"{self._action_dim} values in each row, as the policy answers",
-                f"{leftover.shape[1]}",
-            )
-        return torch.from_numpy(leftover.copy())[None]
+        realtime: RealtimeRequest | None = None,
+        queue_ms: float = 0.0,
+        seed: int | None = None,
+    ) -> Row:
+        if self._prefix is not None and realtime is not None:
+            self._prefix.check(realtime)
+        return Row(
+            batch=self._keys.batch(observation),
+            sizes=self._keys.sizes_of(observation),
+            seed=seed,
+            realtime=realtime,
+            queue_ms=queue_ms,
+        )
 
 
-def _mode(policy: PreTrainedPolicy) -> PrefixMode:
-    return "trained" if _trained_delay(policy) else "guided"
-
-
-def _trained_delay(policy: PreTrainedPolicy) -> int:
-    """Return how many clean rows the checkpoint was trained with; 0 in LeRobot 0.6.1, which cannot."""
-    return int(getattr(policy.config, "rtc_training_max_delay", 0) or 0)
-
-
-def _support(policy: PreTrainedPolicy, config: ServingConfig) -> RealtimeSupport | None:
-    """Return what to announce; None where chunks cannot follow the running one."""
-    flows = policy.config.type in FLOW_POLICIES or _trained_delay(policy) > 0
-    if not config.rtc or not flows:
-        return None
-    for setting in ("compile_model", "adapt_to_pi_aloha"):
-        if getattr(policy.config, setting, False):
-            logger.warning("served without a prefix: the checkpoint's %s forbids it", setting)
-            return None
-    return RealtimeSupport(prefix=_mode(policy), max_delay=_trained_delay(policy) or None)
-
-
-def _install(policy: PreTrainedPolicy, sampler: PrefixSampler) -> None:
-    """Have the sampling loop call ours in each step; without a prefix it changes nothing."""
-    policy.config.rtc_config = RTCConfig(enabled=True)
-    policy.rtc_processor = policy.model.rtc_processor = sampler
+def _result(answer: Answer) -> Result:
+    if isinstance(answer, Exception):
+        raise answer
+    return answer

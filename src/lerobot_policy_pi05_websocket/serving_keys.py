@@ -16,13 +16,17 @@ from typing import Any
 import numpy as np
 import torch
 from lerobot.configs import FeatureType, PreTrainedConfig
+from lerobot.utils.constants import OBS_STATE
 from torch import Tensor
 
 from pi05_websocket.errors import ConfigError, ObservationError
 
-__all__ = ["ObservationKeys"]
+__all__ = ["WITH_QUEUES", "ObservationKeys"]
 
 PROMPT = "prompt"
+WITH_QUEUES = ("multi_task_dit", "tdmpc", "vqbet")
+"""Types that answer from queues of their own, which they fill with what they see first."""
+
 _RESIZE_BY_THEMSELVES = ("pi0", "pi05", "smolvla")
 _PLACEHOLDER = "empty_camera"
 """Cameras of the pretraining that this policy does not have; it fills them in itself."""
@@ -55,7 +59,8 @@ class ObservationKeys:
             name: (renamed or {}).get(name, name.replace(".", "/")) for name in self._features
         }
         self._any_size = config.type in _RESIZE_BY_THEMSELVES
-        self._steps = getattr(config, "n_obs_steps", 1) or 1
+        repeats = config.type not in WITH_QUEUES
+        self._steps = (getattr(config, "n_obs_steps", 1) or 1) if repeats else 1
 
     def __repr__(self) -> str:
         return f"<ObservationKeys {', '.join(self._keys.values())}>"
@@ -66,6 +71,22 @@ class ObservationKeys:
         return tuple(self._keys.values())
 
     @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Observation entry to its shape, in the policy's order; images `(rows, columns, 3)`."""
+        return {
+            self._keys[name]: (*feature.shape[1:], feature.shape[0])
+            if feature.type is FeatureType.VISUAL
+            else tuple(feature.shape)
+            for name, feature in self._features.items()
+        }
+
+    @property
+    def state_width(self) -> int | None:
+        """How many values the policy's state has; None: it sees none."""
+        feature = self._features.get(OBS_STATE)
+        return None if feature is None else int(feature.shape[0])
+
+    @property
     def image_sizes(self) -> dict[str, list[int]]:
         """Observation entry to `[rows, columns]` of the images the policy was trained with."""
         return {
@@ -74,11 +95,32 @@ class ObservationKeys:
             if feature.type is FeatureType.VISUAL
         }
 
+    def example(self) -> dict[str, Any]:
+        """Return an observation as the policy was trained with: black images, zeros, some prompt."""
+        images = self.image_sizes
+        shown = {
+            key: np.zeros(shape, np.uint8 if key in images else np.float32)
+            for key, shape in self.shapes.items()
+        }
+        return {**shown, PROMPT: "pick up the cube"}
+
+    def sizes_of(self, observation: Mapping[str, Any]) -> tuple[Any, ...]:
+        """Return the sizes of the images of one observation: images of two sizes make no batch.
+
+        What is missing or no image has the size None; `batch` says what is wrong with it.
+        """
+        found = (
+            observation.get(key, observation.get(name))
+            for name, key in self._keys.items()
+            if self._features[name].type is FeatureType.VISUAL
+        )
+        return tuple(value.shape if isinstance(value, np.ndarray) else None for value in found)
+
     def batch(self, observation: Mapping[str, Any]) -> dict[str, Any]:
         """Return `(1, ...)` float tensors by LeRobot's names, and `task`.
 
-        A policy that looks at several steps sees this one repeated: a request holds one, and the server
-        keeps none of a robot's.
+        A policy that looks at several steps sees this one repeated. It was trained with steps one tick apart;
+        a robot's last request is half a chunk old, so that remembering it would show a motion that was not.
 
         Raises:
             ObservationError: An entry is missing or is not what the policy was trained with.

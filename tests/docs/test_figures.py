@@ -151,3 +151,28 @@ def test_server_load_table(figures: ModuleType) -> None:
     row = "| 42 → 42 | 380 / 389 → 380 / 389 | 25% → 25% | 353 → 353 | 0.82 → 0.82 |"
     assert lines[4:6] == [f"| batched | 16 {row}", f"| batched | 16 at 2 Hz {row}"]
     assert "2 x Example, Python 3.12.1, at commit abc1234" in lines[-1]
+
+
+def test_batches_table(figures: ModuleType) -> None:
+    """A policy that answers one by one differs by nothing; only one that can follow has a second figure."""
+    measured = {
+        "commit": "abc1234",
+        "machine": "2 cores",
+        "robots": 16,
+        "policies": [
+            {
+                "policy": "pi05",
+                "batch": True,
+                "free": {"largest_difference": 6.1e-05},
+                "following": {"largest_difference": 0.000423},
+            },
+            {"policy": "vqbet", "batch": False, "free": {"largest_difference": 0.0}},
+        ],
+    }
+
+    lines = figures.batches(measured).splitlines()
+
+    assert lines[2] == "| pi05 | one for all | 0.00006 | 0.00042 |"
+    assert lines[3] == "| vqbet | one for each | none, to the bit |  |"
+    assert "16 requests together" in lines[-1]
+    assert "at commit abc1234" in lines[-1]

@@ -332,6 +332,6 @@ def test_a_robot_too_many_is_told(serve: Any, robot: Any) -> None:
         assert eventually(lambda: "HTTP 503" in str(second.unavailable()))
         first.notices_nothing()
         first.close()
-        assert eventually(lambda: second.unavailable() is None)
+        assert eventually(lambda: second.unavailable() is None, 20.0)  # it asked to wait for 10 s
     finally:
         second.close()

@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import fake_lerobot
@@ -145,6 +147,28 @@ def lerobot_eval_main() -> Callable[..., None]:
     return lambda *arguments: _run(
         lerobot_eval.eval_main, "lerobot-eval", "--env.type=fake_world", *arguments
     )
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Path]]:
+    """Return a function that saves a tiny checkpoint, once for each kind (how: `tiny_lerobot`)."""
+    import tiny_lerobot  # here, because it needs the extra `serve`
+
+    vlm = tmp_path_factory.mktemp("vlm")
+    tiny_lerobot.save_tokenizer(vlm)
+    tiny_lerobot.save_vlm_config(vlm)
+    saved: dict[str, Path] = {}
+
+    def save(kind: str, **changes: Any) -> Path:
+        name = kind + json.dumps(changes)
+        if name not in saved:
+            folder = tmp_path_factory.mktemp(kind)
+            saved[name] = tiny_lerobot.save_checkpoint(kind, folder, vlm, **changes)
+        return saved[name]
+
+    with pytest.MonkeyPatch.context() as patch:
+        tiny_lerobot.shrink_gemma(patch)
+        yield save
 
 
 @pytest.fixture

@@ -168,7 +168,7 @@ def test_own_words_and_own_estimate(serve_continuing):
 
 
 def test_a_seam_of_ones_own_sends_no_prefix(serve_continuing, said):
-    """Whoever sets a seam gets it: the server sees stock bytes."""
+    """Whoever sets a seam gets it: the server hears when the arm runs out of rows, not which they are."""
     server, url = serve_continuing()
     policy = make_policy(PI05WebSocketConfig(websocket_url=url, seam="replace"))
 
@@ -177,13 +177,8 @@ def test_a_seam_of_ones_own_sends_no_prefix(serve_continuing, said):
     )
     policy.close()
 
-    assert server.requests == []
-    assert sorted(server.plain[0]) == [
-        "observation/images/realsense",
-        "observation/images/wrist2",
-        "observation/state",
-        "prompt",
-    ]
+    assert [len(request.leftover) for request in server.requests] == [0]
+    assert server.plain == []
     assert any("the seam is set" in line for line in said)
 
 

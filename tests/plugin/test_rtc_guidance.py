@@ -276,3 +276,62 @@ def test_pinning_nothing_is_stock() -> None:
     assert torch.equal(v, a_field(x))
     assert repr(PrefixSampler("guided")) == "<PrefixSampler guided most=5>"
     assert not PrefixSampler("guided").is_debug_enabled()
+
+
+def a_batch(of: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return x, leftovers of different lengths (repeated at the end), delays and horizons."""
+    generator = torch.Generator().manual_seed(3)
+    x, leftovers = torch.randn(2, of, ROWS, COLUMNS, generator=generator)
+    horizons = torch.arange(of) % ROWS + 1
+    for row, end in enumerate(horizons.tolist()):
+        leftovers[row, end:] = leftovers[row, end - 1]
+    return x, leftovers, horizons // 2, horizons
+
+
+@pytest.mark.parametrize("mode", ["guided", "trained"])
+def test_a_batch_is_led_row_by_row(mode: Any) -> None:
+    """Each chunk by its own leftover, delay and horizon: as if it were alone."""
+    x, leftovers, delays, horizons = a_batch(9)
+    x[5] = x[3]  # the same noise with another leftover
+    field = a_field if mode == "guided" else lambda at, times: a_field(at) + times[..., None]
+
+    def led(rows: slice, delay: Any, horizon: Any, leftover: torch.Tensor) -> torch.Tensor:
+        return PrefixSampler(mode).denoise_step(
+            x_t=x[rows],
+            prev_chunk_left_over=leftover,
+            inference_delay=delay,
+            time=0.6,
+            original_denoise_step_partial=field,
+            execution_horizon=horizon,
+        )
+
+    together = led(slice(None), delays, horizons, leftovers)
+    for row, (delay, end) in enumerate(zip(delays.tolist(), horizons.tolist(), strict=True)):
+        alone = led(slice(row, row + 1), delay, end, leftovers[row : row + 1, :end])
+        torch.testing.assert_close(together[row : row + 1], alone)
+    assert not torch.equal(together[3], together[5])
+
+
+def test_the_masks_of_a_batch_are_each_rows_own() -> None:
+    """One call for all rows gives what a call for each gives, to the bit."""
+    delays, horizons = torch.tensor([0, 2, 3, 8]), torch.tensor([8, 6, 3, 8])
+    together = prefix_weights(ROWS, delay=delays, horizon=horizons)
+    for weights, d, end in zip(together, delays.tolist(), horizons.tolist(), strict=True):
+        assert torch.equal(weights, prefix_weights(ROWS, delay=d, horizon=end))
+
+
+def test_lerobots_loop_hands_a_batchs_numbers_on() -> None:
+    """What the sampler is told of each row goes through `euler_integrate` unchanged."""
+    x, leftovers, delays, horizons = a_batch(4)
+    chunks = euler_integrate(
+        lambda at, times: a_field(at),
+        x,
+        10,
+        rtc_processor=PrefixSampler("trained"),
+        rtc_enabled=True,
+        inference_delay=delays,
+        prev_chunk_left_over=leftovers,
+        execution_horizon=horizons,
+    )
+    for chunk, leftover, delay in zip(chunks, leftovers, delays.tolist(), strict=True):
+        torch.testing.assert_close(chunk[:delay], leftover[:delay])

@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,8 @@ import pytest
 pytestmark = pytest.mark.lerobot
 pytest.importorskip("transformers", reason="needs the extra `serve`")
 
-import tiny_lerobot  # noqa: E402
 import torch  # noqa: E402
 from lerobot.configs import FeatureType, PolicyFeature, PreTrainedConfig  # noqa: E402
-from lerobot.policies.act.configuration_act import ACTConfig  # noqa: E402
-from lerobot.policies.act.modeling_act import ACTPolicy  # noqa: E402
 from lerobot.policies.factory import get_policy_class, make_pre_post_processors  # noqa: E402
 from lerobot.policies.rtc import reanchor_relative_rtc_prefix  # noqa: E402
 from lerobot.processor import (  # noqa: E402
@@ -26,15 +23,26 @@ from lerobot.processor import (  # noqa: E402
     RelativeActionsProcessorStep,
     make_default_pre_post_processors,
 )
-from tiny_lerobot import JOINTS, ROWS, STATE, STATS, ToyFlow, ToyFlowConfig  # noqa: E402
+from tiny_lerobot import (  # noqa: E402
+    JOINTS,
+    ROWS,
+    STATE,
+    STATS,
+    ToyFlow,
+    ToyFlowConfig,
+    a_request,
+    an_observation,
+)
 
 from lerobot_policy_pi05_websocket.rtc_guidance import PrefixSampler  # noqa: E402
 from lerobot_policy_pi05_websocket.serving import LeRobotPolicy, ServingConfig  # noqa: E402
 from lerobot_policy_pi05_websocket.serving_checkpoint import load_checkpoint  # noqa: E402
 from lerobot_policy_pi05_websocket.serving_keys import ObservationKeys  # noqa: E402
+from lerobot_policy_pi05_websocket.serving_prefix import padded  # noqa: E402
 from pi05_websocket.client import RemotePolicy  # noqa: E402
 from pi05_websocket.errors import ConfigError, ObservationError  # noqa: E402
-from pi05_websocket.server import WebsocketPolicyServer  # noqa: E402
+from pi05_websocket.policy import PolicyRequest, session_seed  # noqa: E402
+from pi05_websocket.server import ServerConfig, WebsocketPolicyServer  # noqa: E402
 from pi05_websocket.server.loading import load_policy  # noqa: E402
 from pi05_websocket.wire.realtime import (  # noqa: E402
     RealtimeRequest,
@@ -47,59 +55,57 @@ from pi05_websocket.wire.realtime import (  # noqa: E402
 Checkpoints = Callable[..., Path]
 
 FLOWS = ["pi05", "smolvla", "pi0"]
+WITHOUT_DIFFUSERS = pytest.mark.skipif(
+    find_spec("diffusers") is None, reason="needs LeRobot's extra `diffusion`"
+)
+EVERY_KIND = [
+    *FLOWS,
+    "act",
+    pytest.param("diffusion", marks=WITHOUT_DIFFUSERS),
+    "vqbet",
+    "tdmpc",
+]
 SEED = 7
 
 
-@pytest.fixture(scope="module")
-def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkpoints]:
-    """Return a function that saves a tiny checkpoint, once for each kind (how: `tiny_lerobot`)."""
-    vlm = tmp_path_factory.mktemp("vlm")
-    tiny_lerobot.save_tokenizer(vlm)
-    tiny_lerobot.save_vlm_config(vlm)
-    saved: dict[str, Path] = {}
+def by_lerobot_alone(folder: Path, observation: dict[str, Any], seed: int = SEED) -> np.ndarray:
+    """Do what LeRobot's own inference does, with none of our code in between.
 
-    def save(kind: str, **changes: Any) -> Path:
-        name = kind + json.dumps(changes)
-        if name not in saved:
-            folder = tmp_path_factory.mktemp(kind)
-            saved[name] = tiny_lerobot.save_checkpoint(kind, folder, vlm, **changes)
-        return saved[name]
-
-    with pytest.MonkeyPatch.context() as patch:
-        tiny_lerobot.shrink_gemma(patch)
-        yield save
-
-
-def an_observation(seed: int = 1) -> dict[str, Any]:
-    """What a robot with one camera sends."""
-    rng = np.random.default_rng(seed)
-    return {
-        "observation/images/front": rng.integers(0, 256, (40, 48, 3), np.uint8),
-        "observation/state": rng.uniform(-50, 50, JOINTS).astype(np.float32),
-        "prompt": "pick up the cube",
-    }
-
-
-def a_request(rows: int = 8, **fields: Any) -> RealtimeRequest:
-    """Ask to follow `rows` rows, the first three of which are pinned."""
-    defaults: dict[str, Any] = {"delay": 3, "execution_horizon": 4, "control_hz": 30.0}
-    leftover = np.linspace(-30, 30, rows * JOINTS, dtype=np.float32).reshape(rows, JOINTS)
-    return RealtimeRequest(seq=3, leftover=leftover, **(defaults | fields))
-
-
-def by_lerobot_alone(folder: Path, observation: dict[str, Any], **options: Any) -> np.ndarray:
-    """Do what LeRobot's own inference does, with none of our code in between."""
+    Diffusion, VQ-BeT and TD-MPC are asked for one action after the other, as on a robot: the first of them
+    fill their queues with what they see first. They are asked while the queue of actions lasts.
+    """
     config = PreTrainedConfig.from_pretrained(folder)
     policy = get_policy_class(config.type).from_pretrained(folder, config=config)
     before, after = make_pre_post_processors(config, pretrained_path=str(folder))
-    image = torch.from_numpy(observation["observation/images/front"]).type(torch.float32) / 255
     batch = {
-        "observation.images.front": image.permute(2, 0, 1)[None].contiguous(),
-        "observation.state": torch.from_numpy(observation["observation/state"])[None],
-        "task": [observation["prompt"]],
+        name: (torch.from_numpy(value).type(torch.float32) / 255)
+        .permute(2, 0, 1)[None]
+        .contiguous()
+        if value.ndim == 3
+        else torch.from_numpy(value)[None]
+        for key, value in observation.items()
+        if key != "prompt"
+        for name in [key.replace("/", ".")]
     }
-    torch.manual_seed(SEED)
-    return after(policy.predict_action_chunk(before(batch), **options))[0].numpy()
+    batch["task"] = [observation["prompt"]]
+    torch.manual_seed(seed)
+    if config.type in (*FLOWS, "act"):
+        return after(policy.predict_action_chunk(before(batch)))[0].numpy()
+    actions = []
+    while not actions or policy._queues["action"]:
+        prepared = before(dict(batch))
+        prepared.pop("action")
+        actions.append(after(policy.select_action(prepared))[0])
+    return torch.stack(actions).numpy()
+
+
+def seen_by(kind: str, seed: int = 1) -> dict[str, Any]:
+    """Return what a robot of this policy sends."""
+    observation = an_observation(seed)
+    if kind == "tdmpc":
+        del observation["observation/images/front"]
+        observation["observation/image"] = np.full((64, 64, 3), 40 * seed, np.uint8)
+    return observation
 
 
 def seeded(infer: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
@@ -108,17 +114,47 @@ def seeded(infer: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
     return infer(*arguments)
 
 
-@pytest.mark.parametrize("kind", FLOWS)
+@pytest.mark.parametrize("kind", EVERY_KIND)
 def test_the_remote_result_is_lerobots_own(checkpoints: Checkpoints, kind: str) -> None:
     """Through keys, server, codec and client: bit for bit what LeRobot computes from the same files."""
     folder = checkpoints(kind)
-    expected = by_lerobot_alone(folder, an_observation())
-    served = load_policy(f"lerobot:{folder}")
-    with WebsocketPolicyServer(served, port=0) as server, RemotePolicy(server.url) as remote:
-        reply = seeded(remote.infer, an_observation())
+    expected = by_lerobot_alone(folder, seen_by(kind), session_seed(SEED, 1, 1))
+    served, seed = load_policy(f"lerobot:{folder}"), ServerConfig(seed=SEED)
+    with (
+        WebsocketPolicyServer(served, port=0, config=seed) as server,
+        RemotePolicy(server.url) as remote,
+    ):
+        reply = remote.infer(seen_by(kind))
+        assert remote.metadata["action_horizon"] == len(expected)
     assert set(reply) == {"actions", "server_timing"}
     np.testing.assert_array_equal(reply["actions"], expected, strict=True)
-    assert expected.shape == (ROWS, JOINTS)
+    assert expected.shape[1] == JOINTS
+
+
+@pytest.mark.parametrize("kind", EVERY_KIND)
+def test_a_requests_seed_is_torchs(checkpoints: Checkpoints, kind: str) -> None:
+    """A request with a seed is answered what LeRobot alone answers after `torch.manual_seed` with it."""
+    folder = checkpoints(kind)
+    policy = load_checkpoint(str(folder))
+    torch.manual_seed(99)
+    before = torch.get_rng_state()
+    (answer,) = policy.infer_requests([PolicyRequest(observation=seen_by(kind), seed=SEED)])
+    assert torch.equal(torch.get_rng_state(), before)  # the global generator is nobody's
+    assert not isinstance(answer, Exception)
+    np.testing.assert_array_equal(
+        answer["actions"], by_lerobot_alone(folder, seen_by(kind)), strict=True
+    )
+
+
+def test_a_policy_of_queues_remembers_no_other_robot(checkpoints: Checkpoints) -> None:
+    """VQ-BeT looks at five steps, all of the request's own; what it saw before is gone."""
+    policy = load_checkpoint(str(checkpoints("vqbet")))
+    first, again = (seeded(policy.infer, seen_by("vqbet", 1)) for _ in range(2))
+    other = seeded(policy.infer, seen_by("vqbet", 2))
+    after_another = seeded(policy.infer, seen_by("vqbet", 1))
+    np.testing.assert_array_equal(first["actions"], again["actions"])
+    np.testing.assert_array_equal(first["actions"], after_another["actions"])
+    assert np.abs(other["actions"] - first["actions"]).max() > 0.1
 
 
 @pytest.mark.parametrize("kind", FLOWS)
@@ -127,11 +163,19 @@ def test_the_remote_result_with_a_prefix_is_the_local_one(
 ) -> None:
     """The same with a leftover: bit for bit what the policy answers to it in this process."""
     folder = checkpoints(kind)
-    local = seeded(load_checkpoint(str(folder)).infer_realtime, an_observation(), a_request(), 0.0)
-    served = load_checkpoint(str(folder))
-    with WebsocketPolicyServer(served, port=0) as server, RemotePolicy(server.url) as remote:
-        assert realtime_support(remote.metadata) == RealtimeSupport(prefix="guided")
-        reply = seeded(remote.infer, with_realtime(an_observation(), a_request()))
+    request = PolicyRequest(
+        observation=an_observation(), realtime=a_request(), seed=session_seed(SEED, 1, 1)
+    )
+    (local,) = load_checkpoint(str(folder)).infer_requests([request])
+    assert not isinstance(local, Exception)
+    served, seed = load_checkpoint(str(folder)), ServerConfig(seed=SEED)
+    with (
+        WebsocketPolicyServer(served, port=0, config=seed) as server,
+        RemotePolicy(server.url) as remote,
+    ):
+        support = RealtimeSupport(prefix="guided", refusals=True)
+        assert realtime_support(remote.metadata) == support
+        reply = remote.infer(with_realtime(an_observation(), a_request()))
     np.testing.assert_array_equal(reply["actions"], local["actions"], strict=True)
     said = read_realtime_reply(reply)
     assert said is not None
@@ -220,7 +264,7 @@ def test_the_correction_is_the_models_true_product(checkpoints: Checkpoints, kin
     policy._policy.model.rtc_processor = Checking("guided")
     torch.manual_seed(SEED)
     with torch.no_grad():
-        batch = policy._preprocessor(policy._keys.batch(an_observation()))
+        batch = policy._processors.before(policy._keys.batch(an_observation()))
         batch.pop("action", None)
         policy._policy.predict_action_chunk(
             batch,
@@ -243,25 +287,25 @@ def test_leftover_to_model_units_and_back(
     policy = load_checkpoint(str(checkpoints(kind, **changes)))
     leftover = a_request().leftover
     batch = policy._keys.batch(an_observation())
-    batch["action"] = policy._as_training_data(leftover)
-    model_units = policy._preprocessor(batch)["action"]
+    batch["action"] = padded([a_request()])
+    model_units = policy._processors.before(batch)["action"]
     assert np.abs(model_units[0].numpy() - leftover).mean() > 5.0
-    back = policy._postprocessor(model_units)[0].numpy()
+    back = policy._processors.after(model_units)[0].numpy()
     np.testing.assert_allclose(back, leftover, atol=1e-4)
 
 
 def test_relative_actions_are_anchored_at_the_new_state(checkpoints: Checkpoints) -> None:
     """The same raw rows are other model rows for another state, as LeRobot's own re-anchoring has it."""
     policy = load_checkpoint(str(checkpoints("pi05", use_relative_actions=True)))
-    steps = policy._preprocessor.steps
+    steps = policy._processors.before.steps
     relative = next(step for step in steps if isinstance(step, RelativeActionsProcessorStep))
     normalizer = next(step for step in steps if isinstance(step, NormalizerProcessorStep))
     seen = []
     for seed in (1, 2):
         observation = an_observation(seed)
         batch = policy._keys.batch(observation)
-        batch["action"] = policy._as_training_data(a_request().leftover)
-        seen.append(policy._preprocessor(batch)["action"])
+        batch["action"] = padded([a_request()])
+        seen.append(policy._processors.before(batch)["action"])
         expected = reanchor_relative_rtc_prefix(
             prev_actions_absolute=torch.from_numpy(a_request().leftover)[None],
             current_state=torch.from_numpy(observation["observation/state"]),
@@ -340,30 +384,10 @@ def test_a_policy_that_looks_at_several_steps_sees_this_one_repeated() -> None:
     assert policy._policy.batches[0][STATE].shape == (1, 2, JOINTS)
 
 
-def test_a_policy_that_is_no_flow_serves_without_rt() -> None:
+def test_a_policy_that_is_no_flow_serves_without_rt(checkpoints: Checkpoints) -> None:
     """ACT answers its chunk; nothing is announced, so robots send stock bytes."""
-    config = ACTConfig(
-        device="cpu",
-        chunk_size=ROWS,
-        n_action_steps=ROWS,
-        dim_model=16,
-        n_heads=2,
-        dim_feedforward=16,
-        n_encoder_layers=1,
-        n_decoder_layers=1,
-        n_vae_encoder_layers=1,
-        pretrained_backbone_weights=None,
-        input_features={
-            STATE: PolicyFeature(FeatureType.STATE, (JOINTS,)),
-            "observation.images.front": PolicyFeature(FeatureType.VISUAL, (3, 40, 48)),
-        },
-        output_features={"action": PolicyFeature(FeatureType.ACTION, (JOINTS,))},
-    )
-    config.normalization_mapping = {}
-    policy = LeRobotPolicy(ACTPolicy(config), *make_default_pre_post_processors(config))
-    with WebsocketPolicyServer(policy, port=0) as server, RemotePolicy(server.url) as remote:
-        assert realtime_support(remote.metadata) is None
-        assert remote.infer(an_observation())["actions"].shape == (ROWS, JOINTS)
+    policy = load_checkpoint(str(checkpoints("act")))
+    assert realtime_support(policy.metadata) is None
     assert policy.infer_realtime is None
     assert repr(policy) == "<LeRobotPolicy act prefix=none>"
     wrong = an_observation() | {"observation/images/front": np.zeros((20, 20, 3), np.uint8)}
@@ -385,7 +409,7 @@ def test_a_compiled_checkpoint_is_served_without_a_prefix(
     """The product cannot be taken through LeRobot's compiled sampler; the log says so."""
     loaded = load_checkpoint(str(checkpoints("smolvla")))
     loaded._policy.config.compile_model = True
-    policy = LeRobotPolicy(loaded._policy, loaded._preprocessor, loaded._postprocessor)
+    policy = LeRobotPolicy(loaded._policy, loaded._processors.before, loaded._processors.after)
     assert policy.infer_realtime is None
     assert "served without a prefix: the checkpoint's compile_model forbids it" in caplog.text
 

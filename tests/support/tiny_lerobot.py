@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""LeRobot's π₀, π₀.₅ and SmolVLA with a few thousand random weights, built and saved without the hub.
+"""LeRobot's policies with a few thousand random weights, built and saved without the hub.
 
 The classes are LeRobot's and transformers' own. What is shrunk: the sizes of the Gemma, SigLIP and SmolVLM
 configs, the vocabularies, and the tokenizer, which knows a few words and numbers and lives in a local folder.
+ACT, diffusion, VQ-BeT and TD-MPC are small because their configs say so; their ResNet is a whole one.
 """
 
 from __future__ import annotations
@@ -12,10 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from lerobot.configs import FeatureType, NormalizationMode, PolicyFeature, PreTrainedConfig
-from lerobot.policies.common.flow_matching import euler_integrate, sample_noise
+from lerobot.policies.act.configuration_act import ACTConfig
+from lerobot.policies.common.flow_matching import euler_integrate
+from lerobot.policies.diffusion.configuration_diffusion import DiffusionConfig
 from lerobot.policies.factory import get_policy_class, make_pre_post_processors
 from lerobot.policies.pi0 import modeling_pi0
 from lerobot.policies.pi0.configuration_pi0 import PI0Config
@@ -23,6 +27,8 @@ from lerobot.policies.pi05 import modeling_pi05
 from lerobot.policies.pi05.configuration_pi05 import PI05Config
 from lerobot.policies.pretrained import PreTrainedPolicy
 from lerobot.policies.smolvla.configuration_smolvla import SmolVLAConfig
+from lerobot.policies.tdmpc.configuration_tdmpc import TDMPCConfig
+from lerobot.policies.vqbet.configuration_vqbet import VQBeTConfig
 from lerobot.processor import TokenizerProcessorStep, tokenizer_processor
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
@@ -32,6 +38,8 @@ from transformers import (
     SmolVLMProcessor,
     SmolVLMVideoProcessor,
 )
+
+from pi05_websocket.wire.realtime import RealtimeRequest
 
 ROWS, JOINTS = 12, 6
 IMAGE = "observation.images.front"
@@ -155,8 +163,27 @@ def _small_vision_language(config: Any) -> Any:
     return config
 
 
+def an_observation(seed: int = 1) -> dict[str, Any]:
+    """What a robot with one camera sends."""
+    rng = np.random.default_rng(seed)
+    return {
+        "observation/images/front": rng.integers(0, 256, (40, 48, 3), np.uint8),
+        "observation/state": rng.uniform(-50, 50, JOINTS).astype(np.float32),
+        "prompt": "pick up the cube",
+    }
+
+
+def a_request(rows: int = 8, **fields: Any) -> RealtimeRequest:
+    """Ask to follow `rows` rows, the first three of which are pinned."""
+    defaults: dict[str, Any] = {"delay": 3, "execution_horizon": 4, "control_hz": 30.0}
+    leftover = np.linspace(-30, 30, rows * JOINTS, dtype=np.float32).reshape(rows, JOINTS)
+    return RealtimeRequest(seq=3, leftover=leftover, **(defaults | fields))
+
+
 def config_of(kind: str, vlm: Path, **changes: Any) -> PreTrainedConfig:
-    """Return the config of a tiny `pi0`, `pi05` or `smolvla` for one camera and six joints."""
+    """Return the config of a tiny policy for one camera and six joints."""
+    if kind in _WITH_RESNET:
+        return _WITH_RESNET[kind](changes)
     side = 32 if kind == "smolvla" else 28
     common: dict[str, Any] = {
         "device": "cpu",
@@ -177,15 +204,87 @@ def config_of(kind: str, vlm: Path, **changes: Any) -> PreTrainedConfig:
     return kinds[kind](**small, **(common | changes))
 
 
+def _cameras_and_joints(image: str = IMAGE, side: int | None = None) -> dict[str, Any]:
+    """Return features with images as `an_observation` has them."""
+    shape = (3, 40, 48) if side is None else (3, side, side)
+    return {
+        "device": "cpu",
+        "input_features": {
+            image: PolicyFeature(FeatureType.VISUAL, shape),
+            STATE: PolicyFeature(FeatureType.STATE, (JOINTS,)),
+        },
+        "output_features": {"action": PolicyFeature(FeatureType.ACTION, (JOINTS,))},
+    }
+
+
+def _act(changes: dict[str, Any]) -> ACTConfig:
+    small: dict[str, Any] = {
+        "chunk_size": ROWS,
+        "n_action_steps": ROWS,
+        "dim_model": 16,
+        "n_heads": 2,
+        "dim_feedforward": 16,
+        "n_encoder_layers": 1,
+        "n_decoder_layers": 1,
+        "n_vae_encoder_layers": 1,
+        "pretrained_backbone_weights": None,
+    }
+    return ACTConfig(**(_cameras_and_joints() | small | changes))
+
+
+def _diffusion(changes: dict[str, Any]) -> DiffusionConfig:
+    small: dict[str, Any] = {
+        "horizon": 16,
+        "n_action_steps": 8,
+        "down_dims": (16, 32),
+        "crop_shape": None,
+        "pretrained_backbone_weights": None,
+        "num_train_timesteps": 10,
+        "num_inference_steps": 4,
+    }
+    return DiffusionConfig(**(_cameras_and_joints() | small | changes))
+
+
+def _vqbet(changes: dict[str, Any]) -> VQBeTConfig:
+    sizes = ("gpt_input_dim", "gpt_output_dim", "gpt_hidden_dim")
+    small: dict[str, Any] = {
+        "gpt_n_layer": 1,
+        "gpt_n_head": 2,
+        **dict.fromkeys((*sizes, "vqvae_embedding_dim", "vqvae_enc_hidden_dim"), 16),
+        "crop_shape": None,
+        "pretrained_backbone_weights": None,
+    }
+    return VQBeTConfig(**(_cameras_and_joints() | small | changes))
+
+
+def _tdmpc(changes: dict[str, Any]) -> TDMPCConfig:
+    """It knows one image only, by LeRobot's older name, and only square ones."""
+    widths = ("latent_dim", "mlp_dim", "image_encoder_hidden_dim", "state_encoder_hidden_dim")
+    small: dict[str, Any] = {**dict.fromkeys(widths, 8), "q_ensemble_size": 2}
+    return TDMPCConfig(**(_cameras_and_joints("observation.image", 64) | small | changes))
+
+
+_WITH_RESNET: dict[str, Any] = {
+    "act": _act,
+    "diffusion": _diffusion,
+    "vqbet": _vqbet,
+    "tdmpc": _tdmpc,
+}
+
+
 def save_checkpoint(kind: str, folder: Path, vlm: Path, **changes: Any) -> Path:
     """Save a checkpoint with random weights, large enough that what it answers depends on what it sees."""
     config = config_of(kind, vlm, **changes)
     torch.manual_seed(0)
     policy = get_policy_class(kind)(config)
-    with torch.no_grad():
-        for parameter in policy.parameters():
-            if parameter.ndim > 1:
-                parameter.normal_(std=0.25)
+    if kind not in _WITH_RESNET:
+        with torch.no_grad():
+            for parameter in policy.parameters():
+                if parameter.ndim > 1:
+                    parameter.normal_(std=0.25)
+    if kind == "vqbet":
+        # Its first stage, the code book, counts as trained; otherwise it warns with each answer.
+        policy.vqbet.action_head.vqvae_model.discretized.fill_(True)
     with pytest.MonkeyPatch.context() as patch:
         # The names of the real tokenizers are fixed in LeRobot; the hub is not asked for them.
         patch.setattr(tokenizer_processor, "AutoTokenizer", _LocalTokenizer(vlm))
@@ -230,6 +329,11 @@ class ToyFlowConfig(PreTrainedConfig):
 
     observation_delta_indices = action_delta_indices = reward_delta_indices = None
 
+    @property
+    def noise_shape(self) -> tuple[int, int]:
+        """Say what `predict_action_chunk` takes, so that several rows go into one pass."""
+        return self.chunk_size, JOINTS
+
     def validate_features(self) -> None:
         """Take whatever comes."""
 
@@ -257,13 +361,15 @@ class ToyFlow(PreTrainedPolicy):
         self.batches: list[dict[str, Any]] = []
         self._queues = {"action": deque(maxlen=1)}
 
-    def predict_action_chunk(self, batch: dict[str, Any], **prefix: Any) -> torch.Tensor:
+    def predict_action_chunk(
+        self, batch: dict[str, Any], noise: torch.Tensor, **prefix: Any
+    ) -> torch.Tensor:
         """Integrate with LeRobot's own loop."""
         self.batches.append(dict(batch))
         rtc = self.config.rtc_config
         return euler_integrate(
             self._velocity,
-            sample_noise((1, self.config.chunk_size, JOINTS), "cpu"),
+            noise,
             5,
             rtc_processor=self.model.rtc_processor,
             rtc_enabled=rtc is not None and rtc.enabled,
@@ -272,10 +378,11 @@ class ToyFlow(PreTrainedPolicy):
 
     def _velocity(self, x: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
         times = times[:, None].expand(x.shape[:2]) if times.ndim == 1 else times
-        clean = int((times[0] == 0).sum())
-        begin = x[:, clean - 1 : clean] if clean else torch.full_like(x[:, :1], -1.0)
-        steps = torch.arange(1, x.shape[1] + 1 - clean)[None, :, None]
-        data = torch.cat([x[:, :clean], begin + steps], dim=1)
+        pinned = times == 0
+        last = pinned.sum(dim=1) - 1
+        begin = torch.where(last[:, None] < 0, -1.0, x[torch.arange(len(x)), last.clamp(min=0)])
+        further = (torch.arange(x.shape[1])[None] - last[:, None])[..., None]
+        data = torch.where(pinned[..., None], x, begin[:, None] + further)
         return (x - data) / times.clamp_min(1e-6)[..., None]
 
     def reset(self) -> None:

@@ -7,7 +7,6 @@ Runs on the event loop. The only file of the server that handles WebSocket frame
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 import time
 from collections.abc import Mapping, Sequence
@@ -52,8 +51,6 @@ _LAST_WORD_TIMEOUT_S = 1.0
 _LONGEST_WHY = 200
 _CONTROL = (picows.WSMsgType.PING, picows.WSMsgType.PONG)
 
-_numbers = itertools.count(1)
-
 
 class Connection(picows.WSListener):  # type: ignore[misc]  # picows is compiled and untyped for mypy
     """A client that asks. `deliver` brings the outcome of each of its requests, in order."""
@@ -71,7 +68,7 @@ class Connection(picows.WSListener):  # type: ignore[misc]  # picows is compiled
         path: str = "/",
         forwarded: str | None = None,
     ) -> None:
-        self.number = next(_numbers)
+        self.number = connections.next_number()
         self.state: dict[str, Any] = {}
         self.peer = "?"
         self.exchanges = 0
@@ -396,6 +393,7 @@ class OpenConnections:
     def __init__(self, listeners: Sequence[Listener] = ()) -> None:
         self._listeners = tuple(listeners)
         self._open: set[Connection] = set()
+        self._count = 0
         self._nobody = asyncio.Event()
         self._nobody.set()
 
@@ -404,6 +402,11 @@ class OpenConnections:
 
     def __len__(self) -> int:
         return len(self._open)
+
+    def next_number(self) -> int:
+        """Return the next connection's number, from 1."""
+        self._count += 1
+        return self._count
 
     @property
     def watched(self) -> bool:

@@ -19,7 +19,7 @@ class Opened:
     """A client has come."""
 
     connection: int
-    """Unique among the connections of this process, from 1."""
+    """Which connection of this run of the server it is, from 1."""
 
     who: str
     """Name of its key; `anonymous` without."""

@@ -17,7 +17,7 @@ class Asker(Protocol):
     """Who sent a request, compared by identity."""
 
     number: int
-    """Unique among the connections of this process, from 1."""
+    """Which connection of this run of the server it is, from 1."""
 
     state: dict[str, Any]
     """What the policy remembers of this connection; see `PolicyRequest.state`."""

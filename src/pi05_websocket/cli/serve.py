@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`pi05-websocket serve`: load a policy, serve it, say where, stop cleanly.
+"""`pi05-websocket serve`: load a policy, or find other servers, serve it, say where, stop cleanly.
 
 In: words. Out: an exit code; 0 after SIGINT or SIGTERM, 1 when the address cannot be used.
 """
@@ -16,7 +16,9 @@ import tyro
 
 from pi05_websocket.cli import EXIT_FAILED, EXIT_OK
 from pi05_websocket.errors import ConfigError
+from pi05_websocket.gateway import GatewayConfig, PolicyGateway
 from pi05_websocket.server import ServerConfig, WebsocketPolicyServer
+from pi05_websocket.server.app import PolicyServer
 from pi05_websocket.server.exposure import is_loopback, not_behind_a_proxy, why_not_safe
 from pi05_websocket.server.loading import load_policy
 
@@ -34,6 +36,7 @@ examples:
                        --tls-cert cert.pem --tls-key key.pem
   pi05-websocket serve --policy lerobot:outputs/train/pi05/checkpoints/last/pretrained_model
   pi05-websocket serve --policy "replay:wave.npz?loop&action_horizon=25"
+  pi05-websocket serve --upstream ws://gpu-1:8000 --upstream ws://gpu-2:8000 --port 8001
 """
 
 
@@ -41,9 +44,13 @@ examples:
 class ServeCommand:
     """What to serve and where."""
 
-    policy: str
+    policy: str | None = None
     """module:factory (a function, class or object with infer(observation)), lerobot:PATH (a
     checkpoint's folder or its name on the hub), replay:FILE or expert."""
+
+    upstream: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """Instead of a policy: address of a policy server that answers for this one, OpenPI's own or ours. Several
+    share the robots, and take over from each other."""
 
     host: str = "127.0.0.1"
     """Address to listen on. 0.0.0.0 lets other computers in, and asks for --keys and --tls-cert."""
@@ -55,6 +62,8 @@ class ServeCommand:
     """debug tells each exchange with its timings."""
 
     config: Annotated[ServerConfig, tyro.conf.arg(name="")] = field(default_factory=ServerConfig)
+
+    gateway: Annotated[GatewayConfig, tyro.conf.arg(name="")] = field(default_factory=GatewayConfig)
 
 
 def run(argv: list[str]) -> int:
@@ -69,15 +78,27 @@ def run(argv: list[str]) -> int:
         level=command.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
     _refuse_to_serve_strangers(command)
-    server = WebsocketPolicyServer(
-        load_policy(command.policy), command.host, command.port, config=command.config
-    )
+    server = _server(command)
     try:
         server.serve_forever(listening=lambda: print(welcome(command, server), flush=True))
     except OSError as exc:
         print(f"error: {exc.strerror or exc}", file=sys.stderr)
         return EXIT_FAILED
     return EXIT_OK
+
+
+def _server(command: ServeCommand) -> PolicyServer:
+    """Make what was asked for.
+
+    Raises:
+        ConfigError: If there is nothing to serve, or two things.
+    """
+    if (command.policy is None) != bool(command.upstream):
+        raise ConfigError("say what to serve: --policy, or --upstream for servers behind this one")
+    where, config = (command.host, command.port), command.config
+    if command.policy is None:
+        return PolicyGateway(command.upstream, *where, config=config, gateway=command.gateway)
+    return WebsocketPolicyServer(load_policy(command.policy), *where, config=config)
 
 
 def _refuse_to_serve_strangers(command: ServeCommand) -> None:
@@ -93,7 +114,7 @@ def _refuse_to_serve_strangers(command: ServeCommand) -> None:
         raise ConfigError(wrong)
 
 
-def welcome(command: ServeCommand, server: WebsocketPolicyServer) -> str:
+def welcome(command: ServeCommand, server: PolicyServer) -> str:
     url = server.url
     note = "only this machine can reach it; --host 0.0.0.0 lets robots on the network in"
     if not is_loopback(command.host):
@@ -104,7 +125,7 @@ def welcome(command: ServeCommand, server: WebsocketPolicyServer) -> str:
         url = f"{url.partition(':')[0]}://{_own_address()}:{server.port}"
     key = " --policy.api_key_file=FILE" if command.config.keys else ""
     return (
-        f"serving {command.policy} at {url} ({note})\n"
+        f"serving {command.policy or ', '.join(command.upstream)} at {url} ({note})\n"
         f"on the robot: --policy.type=pi05_websocket --policy.websocket_url={url}{key}"
     )
 

@@ -333,7 +333,7 @@ def _facts(request: Request, total_ms: float) -> dict[str, Any]:
         "bytes_in": len(request.payload),
         "age_ms": None if said is None else said.age_ms,
         "deadline_ms": None if deadline is None else (deadline - request.arrived) * 1000,
-        "observation": request.observation,
+        "observation": request.observation or None,
     }
 
 

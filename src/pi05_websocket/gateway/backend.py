@@ -186,7 +186,9 @@ class GatewayBackend:
         errand = self._take(link)
         if errand is not None and errand.waiting is not None:
             waiting = errand.waiting
-            if not self._ask_again(waiting, link):
+            if self._may_ask_again(waiting):
+                self._ask_again(waiting, link)
+            else:
                 self._finish(waiting, outcomes.lost(waiting.item.request, error))
 
     def _under_way(self) -> bool:
@@ -257,8 +259,11 @@ class GatewayBackend:
     def _post(
         self, link: Link, message: bytes | bytearray, waiting: _Waiting | None, now: float
     ) -> None:
-        deadline = None if waiting is None else waiting.deadline
-        patience_s = self._pool.balancer.patience_s(link.number, now, deadline)
+        balancer = self._pool.balancer
+        if waiting is None:
+            patience_s = balancer.longest_s(link.number)
+        else:
+            patience_s = balancer.patience_s(link.number, now, waiting.deadline)
         link.send(message)
         timer = self._loop.call_later(patience_s, self._look_at, link)
         self._errands[link] = _Errand(waiting, timer)
@@ -279,8 +284,7 @@ class GatewayBackend:
             self._give_up(link, now)
         elif self._pool.has_alternative(link) and self._may_ask_again(errand.waiting):
             self._give_up(link, now)
-            if not self._ask_again(errand.waiting, link):
-                raise AssertionError("it was allowed")
+            self._ask_again(errand.waiting, link)
         elif self._is_over(errand.waiting, link, now):
             self._give_up(link, now)
             self._finish(errand.waiting, self._overdue(errand.waiting, now))
@@ -289,32 +293,31 @@ class GatewayBackend:
 
     def _give_up(self, link: Link, now: float) -> None:
         self._take(link)
-        link.abandon()
+        link.abandon(self._pool.balancer.longest_s(link.number))
         self._pool.failed(link, now, f"no reply within {now - link.sent_at:.2f} s")
 
     def _is_over(self, waiting: _Waiting, link: Link, now: float) -> bool:
         """Whether a request that nobody else could answer is not to wait for its upstream any longer."""
         if waiting.deadline is not None and now > waiting.deadline:
             return True
-        if not self._pool.balancer.standings[link.number].warm:
-            return now - link.sent_at > self._settings.upstream_first_timeout_s
-        return now - waiting.arrived > self._config.max_wait_s
+        longest_s = self._pool.balancer.longest_s(link.number)
+        return now - link.sent_at > longest_s and now - waiting.arrived > self._config.max_wait_s
 
     def _may_ask_again(self, waiting: _Waiting) -> bool:
-        return not self._stopping and waiting.item.attempts < self._settings.upstream_retries
-
-    def _ask_again(self, waiting: _Waiting, link: Link) -> bool:
-        """Let a request wait for another upstream, before all others of its robot; False: it is not allowed."""
-        ticket = waiting.item
-        if not self._may_ask_again(waiting) or not self._pool.balancer.budget.spend():
+        """Whether a request may be asked for once more; counts it."""
+        if self._stopping or waiting.item.attempts >= self._settings.upstream_retries:
             return False
+        return self._pool.balancer.budget.spend()
+
+    def _ask_again(self, waiting: _Waiting, link: Link) -> None:
+        """Let a request wait for another upstream, before all others of its robot."""
+        ticket = waiting.item
         ticket.attempts += 1
         ticket.failed_by.add(link.number)
         if self._sessions.put_back(waiting):
             self._sessions.supersede(waiting.session)
             self._settle([waiting.session])
             self._dispatch()
-        return True
 
     # ------------------------------------------------------------------------------------------- answering
 

@@ -187,14 +187,18 @@ class Balancer:
             deadline: When the reply must leave at the latest. Somebody else needs time too.
         """
         standing = self.standings[number]
-        if not standing.warm:
-            return self._settings.first_timeout_s
         usual_s = _PATIENCE * standing.turnaround.usual_s
-        patience_s = max(self._settings.timeout_s, usual_s)
+        patience_s = max(self._settings.timeout_s, usual_s)  # also of a cold one: there may be others
         if deadline is None or usual_s == 0.0:
             return patience_s
         left_s = deadline - now - 1.5 * standing.turnaround.usual_s
         return min(patience_s, max(left_s, usual_s))
+
+    def longest_s(self, number: int) -> float:
+        """Return how long a reply may take where nobody waits for it, or where nobody else could answer."""
+        if not self.standings[number].warm:
+            return self._settings.first_timeout_s
+        return self.patience_s(number, 0.0)
 
     # ------------------------------------------------------------------------------------- what became of it
 
@@ -207,6 +211,7 @@ class Balancer:
     def asked(self, number: int) -> None:
         """Note a robot's request to it."""
         self._asked += 1
+        self.budget.earn()
         standing = self.standings[number]
         standing.under_way += 1
         standing.last_asked = self._asked
@@ -231,8 +236,14 @@ class Balancer:
             standing.turnaround.add(now, seconds)
 
     def late(self, number: int, now: float, seconds: float) -> None:
-        """Note a reply that nobody waits for any more: it says how long it takes, not that it is well again."""
-        self.standings[number].turnaround.add(now, seconds)
+        """Note a reply that nobody waits for any more: it says how long it takes, not that it is well again.
+
+        Unless it is the first: that is allowed to be late.
+        """
+        standing = self.standings[number]
+        standing.turnaround.add(now, seconds)
+        if not standing.warm:
+            standing.warm, standing.probing, standing.strikes = True, False, 0
 
     def failed(self, number: int, now: float) -> bool:
         """Note that it did not answer in time, or hung up.

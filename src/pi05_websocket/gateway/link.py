@@ -127,9 +127,13 @@ class Link:
         self._protocol.request_sent(next(self._numbers))
         self._transport.send_copy(message)
 
-    def abandon(self) -> None:
-        """Note that nobody waits for the reply any more; the owner is told of it all the same, if it comes."""
-        self._renewal = self._loop.call_later(_RENEWED_AFTER_S, self.renew)
+    def abandon(self, patience_s: float) -> None:
+        """Note that nobody waits for the reply any more; the owner is told of it all the same, if it comes.
+
+        Args:
+            patience_s: How long it may take, at most; a while at least. Then the connection is renewed.
+        """
+        self._renewal = self._loop.call_later(max(patience_s, _RENEWED_AFTER_S), self.renew)
 
     def renew(self) -> None:
         """Cut the connection, so that it is opened again; the owner is told that it is lost."""

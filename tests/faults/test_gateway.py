@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from counting_server import free_port
-from misbehaving import eventually
+from misbehaving import METADATA, eventually, reply
 
 from pi05_websocket.client import ConnectionConfig, RemotePolicy
 from pi05_websocket.gateway import GatewayConfig, PolicyGateway
@@ -209,3 +209,87 @@ def test_the_only_server_comes_back(start: Start) -> None:
         only.signal(signal.SIGCONT)
         robots.reach(20)
         assert robots.wrong == []
+
+
+# ---------------------------------------------------------------------------- servers that misbehave on purpose
+
+
+def talking(*messages: Any, wait: float = 0.0) -> Callable[[Any], None]:
+    """A script that says these, then answers everything with an empty reply."""
+
+    def script(connection: Any) -> None:
+        for message in messages:
+            connection.send(message)
+        while True:
+            connection.recv()
+            time.sleep(wait)
+            connection.send(reply(1.0))
+
+    return script
+
+
+@pytest.mark.parametrize(
+    ("script", "trouble"),
+    [
+        (talking("hello"), "expected OpenPI's metadata as the first message, got text"),
+        (talking(b"\xc1"), "got undecodable bytes"),
+        (lambda connection: connection.close(1013, "full"), "code 1013 (full)"),
+    ],
+)
+def test_what_is_no_policy_server_is_shown(scripted: Any, script: Any, trouble: str) -> None:
+    """It is not used, and tried again now and then; nobody comes in meanwhile."""
+    upstream = scripted(script)
+    with PolicyGateway([upstream.url], port=0) as server:
+        assert eventually(lambda: trouble in server.upstreams[0].trouble), server.upstreams
+        assert not server.upstreams[0].usable
+
+
+def test_who_speaks_unasked_loses_its_connection(scripted: Any, remote: Any) -> None:
+    """From then on its messages could be anybody's: a new connection is opened, and robots go on."""
+    upstream = scripted(talking(METADATA, reply(2.0)))
+    with PolicyGateway([upstream.url], port=0) as server:
+        assert eventually(lambda: upstream.connections >= 3)
+        assert server.port
+
+
+def test_a_reply_that_never_comes_costs_the_connection(scripted: Any, remote: Any) -> None:
+    """After ten seconds it is renewed, and the server is asked again if it is well by then."""
+    silent = threading.Event()
+
+    def script(connection: Any) -> None:
+        connection.send(METADATA)
+        while True:
+            connection.recv()
+            if not silent.is_set():
+                connection.send(reply(1.0))
+
+    upstream, other = scripted(script), scripted(talking(METADATA))
+    gateway = GatewayConfig(upstream_timeout_s=0.2)
+    with PolicyGateway([upstream.url, other.url], port=0, gateway=gateway) as server:
+        assert eventually(lambda: all(state.usable for state in server.upstreams))
+        robots = [remote(server.url, wait_for_server=5, request_timeout=5) for _ in range(4)]
+
+        def ask() -> None:
+            for exchange in [robot.submit({"state": 1}) for robot in robots]:
+                exchange.result(5)
+
+        while not all(state.sound for state in server.upstreams):
+            ask()
+        silent.set()
+        while server.upstreams[0].sound:
+            ask()
+        before = upstream.connections
+        silent.clear()
+        assert eventually(lambda: upstream.connections > before, 20)
+        while not server.upstreams[0].sound:
+            ask()
+
+
+def test_one_that_is_slow_to_say_hello_is_waited_for(bare_tcp: Any, scripted: Any) -> None:
+    """It accepts and says nothing, as a stock server that computes; the others serve."""
+    stop = threading.Event()
+    hanging = f"ws://127.0.0.1:{bare_tcp(lambda _: stop.wait(5))}"
+    with PolicyGateway([hanging, scripted(talking(METADATA)).url], port=0) as server:
+        assert eventually(lambda: server.upstreams[1].usable)
+        assert not server.upstreams[0].usable
+    stop.set()

@@ -204,7 +204,8 @@ def test_who_comes_back_begins_anew() -> None:
         (None, None, 1.0),  # unknown
         (None, 0.1, 1.0),  # nothing can be said about a deadline then
         (0.030, 5.0, 1.0),
-        (0.030, 0.300, 0.255),  # so that another one has time: 30 ms and half as much again
+        (0.030, 0.300, 0.225),  # a quarter is left for another one
+        (0.100, 0.500, 0.350),  # or what it takes and half as much again
         (0.030, 0.100, 0.090),  # but never less than three times what it takes
         (0.030, -1.0, 0.090),
     ],

@@ -27,6 +27,9 @@ _HALF_LIFE_S = 10.0
 _PATIENCE = 3.0
 """So many times its usual turnaround an upstream may take, before another is asked."""
 
+_SPARED = 0.25
+"""Share of the time until a deadline that is left for another upstream, at least."""
+
 _EJECTED_S = 1.0
 _LONGEST_EJECTED_S = 30.0
 
@@ -188,11 +191,14 @@ class Balancer:
         """
         standing = self.standings[number]
         usual_s = _PATIENCE * standing.turnaround.usual_s
-        patience_s = max(self._settings.timeout_s, usual_s)  # also of a cold one: there may be others
+        patience_s = max(
+            self._settings.timeout_s, usual_s
+        )  # also of a cold one: there may be others
         if deadline is None or usual_s == 0.0:
             return patience_s
-        left_s = deadline - now - 1.5 * standing.turnaround.usual_s
-        return min(patience_s, max(left_s, usual_s))
+        left_s = deadline - now
+        spare_s = max(1.5 * standing.turnaround.usual_s, _SPARED * left_s)
+        return min(patience_s, max(left_s - spare_s, usual_s))
 
     def longest_s(self, number: int) -> float:
         """Return how long a reply may take where nobody waits for it, or where nobody else could answer."""

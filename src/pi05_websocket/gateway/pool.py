@@ -204,8 +204,8 @@ class Pool:
                 logger.info("connected to %s", upstream.url)
             else:
                 logger.error(
-                    "%s serves another policy than the other upstreams and is not used: its metadata or "
-                    "fingerprint differs. Stop it, or say --upstream-mismatch allow.",
+                    "%s serves another policy than robots were told of: its fingerprint or metadata differs. "
+                    "It is not used while that one may come back; --upstream-mismatch allow uses both.",
                     upstream.url,
                 )
                 self._review_soon()

@@ -103,7 +103,7 @@ def skim(message: bytes | bytearray) -> Skimmed | None:
         return None
     try:
         return Skimmed(message, _ENTRIES.decode(message))
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         return None
 
 

@@ -136,7 +136,7 @@ def test_port_in_use(recording: str, capsys: pytest.CaptureFixture[str]) -> None
         (["--policy", "x:y", "--host", "0.0.0.0", "--behind-proxy", "--keys", "x"], 2, "around the proxy"),
         (["--policy", "RECORDING", "--tls-cert", "x"], 2, "tls_cert and tls_key"),
         (["--policy", "RECORDING", "--keys", "nowhere.json"], 2, "the keys file cannot be read"),
-        ([], 2, "give --policy (module:factory, lerobot:PATH, replay:FILE, expert) or --policy.path"),
+        ([], 2, "give --policy (module:factory, lerobot:PATH, replay:FILE, expert), --policy.path"),
         (["--policy", "expert", "--policy.path", "x"], 2, "one of them"),
         (["--policy", "lerobot:x", "--policy.device", "cuda"], 2, "write ?device=cuda"),
         (["--policy.path", "./nowhere"], 2, "lerobot:"),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`pi05-websocket serve`: load a policy, serve it, say where, stop cleanly.
+"""`pi05-websocket serve`: load a policy, or find other servers, serve it, say where, stop cleanly.
 
 In: words. Out: an exit code; 0 after SIGINT or SIGTERM, 1 when the address cannot be used.
 """
@@ -17,7 +17,9 @@ import tyro
 from pi05_websocket.cli import EXIT_FAILED, EXIT_OK
 from pi05_websocket.cli.serve_policy import PolicyChoice, load_warm
 from pi05_websocket.errors import ConfigError
+from pi05_websocket.gateway import GatewayConfig, PolicyGateway
 from pi05_websocket.server import ServerConfig, WebsocketPolicyServer
+from pi05_websocket.server.app import PolicyServer
 from pi05_websocket.server.exposure import is_loopback, not_behind_a_proxy, why_not_safe
 from pi05_websocket.server.own_certificate import check_can_make_certificates
 
@@ -34,6 +36,7 @@ examples:
   pi05-websocket serve --policy my_module:make_policy --host 0.0.0.0 --keys keys.json --tls auto
   pi05-websocket serve --policy.path=outputs/train/pi05/checkpoints/last/pretrained_model --policy.device=cuda
   pi05-websocket serve --policy "replay:wave.npz?loop&action_horizon=25"
+  pi05-websocket serve --upstream ws://gpu-1:8000 --upstream ws://gpu-2:8000 --port 8001
 """
 
 
@@ -42,6 +45,10 @@ class ServeCommand:
     """What to serve and where."""
 
     choice: Annotated[PolicyChoice, tyro.conf.arg(name="")] = field(default_factory=PolicyChoice)
+
+    upstream: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """Instead of a policy: address of a policy server that answers for this one, OpenPI's own or ours. Several
+    share the robots, and take over from each other."""
 
     host: str = "127.0.0.1"
     """Address to listen on. 0.0.0.0 lets other computers in, and asks for --keys and --tls auto."""
@@ -53,6 +60,8 @@ class ServeCommand:
     """debug tells each exchange with its timings."""
 
     config: Annotated[ServerConfig, tyro.conf.arg(name="")] = field(default_factory=ServerConfig)
+
+    gateway: Annotated[GatewayConfig, tyro.conf.arg(name="")] = field(default_factory=GatewayConfig)
 
 
 def run(argv: list[str]) -> int:
@@ -67,14 +76,31 @@ def run(argv: list[str]) -> int:
         level=command.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
     _refuse_to_serve_strangers(command)
-    policy = load_warm(command.choice, command.config.max_batch)
-    server = WebsocketPolicyServer(policy, command.host, command.port, config=command.config)
+    server = _server(command)
     try:
         server.serve_forever(listening=lambda: print(welcome(command, server), flush=True))
     except OSError as exc:
         print(f"error: {exc.strerror or exc}", file=sys.stderr)
         return EXIT_FAILED
     return EXIT_OK
+
+
+def _server(command: ServeCommand) -> PolicyServer:
+    """Make what was asked for.
+
+    Raises:
+        ConfigError: If there is nothing to serve, or two things.
+    """
+    where, config = (command.host, command.port), command.config
+    if command.upstream:
+        if command.choice.given:
+            raise ConfigError("--upstream: other servers answer, so there is no policy to name")
+        return PolicyGateway(command.upstream, *where, config=config, gateway=command.gateway)
+    return WebsocketPolicyServer(load_warm(command.choice, config.max_batch), *where, config=config)
+
+
+def _served(command: ServeCommand) -> str:
+    return ", ".join(command.upstream) or command.choice.spec
 
 
 def _refuse_to_serve_strangers(command: ServeCommand) -> None:
@@ -92,7 +118,7 @@ def _refuse_to_serve_strangers(command: ServeCommand) -> None:
         check_can_make_certificates()
 
 
-def welcome(command: ServeCommand, server: WebsocketPolicyServer) -> str:
+def welcome(command: ServeCommand, server: PolicyServer) -> str:
     url = server.url
     note = "only this machine can reach it; --host 0.0.0.0 lets robots on the network in"
     if not is_loopback(command.host):
@@ -104,7 +130,7 @@ def welcome(command: ServeCommand, server: WebsocketPolicyServer) -> str:
     pin = f" --policy.tls_fingerprint={server.tls_fingerprint}" if server.tls_fingerprint else ""
     key = " --policy.api_key_file=FILE" if command.config.keys else ""
     return (
-        f"serving {command.choice.spec} at {url} ({note})\n"
+        f"serving {_served(command)} at {url} ({note})\n"
         f"on the robot: --policy.type=pi05_websocket --policy.websocket_url={url}{pin}{key}"
     )
 

@@ -42,6 +42,11 @@ class PolicyChoice:
     """Infer once for each size of batch before robots can connect: first inferences compile and allocate."""
 
     @property
+    def given(self) -> bool:
+        """Whether there is one at all."""
+        return bool(self.policy or self.path)
+
+    @property
     def spec(self) -> str:
         """The policy in one word, as `server.loading.load_policy` takes it.
 
@@ -50,8 +55,8 @@ class PolicyChoice:
         """
         if bool(self.policy) == bool(self.path):
             raise ConfigError(
-                "what to serve: give --policy (module:factory, lerobot:PATH, replay:FILE, expert) "
-                "or --policy.path (a LeRobot checkpoint), one of them"
+                "what to serve: give --policy (module:factory, lerobot:PATH, replay:FILE, expert), "
+                "--policy.path (a LeRobot checkpoint) or --upstream (servers behind this one), one of them"
             )
         options = {"device": self.device, "dtype": self.dtype}
         given = [f"{name}={quote(text)}" for name, text in options.items() if text]

@@ -55,6 +55,11 @@ class Transport(picows.WSListener):  # type: ignore[misc]  # picows is compiled 
         if self._ws is not None and not self._ws.is_disconnected:
             self._ws.send_reuse_external_bytearray(picows.WSMsgType.BINARY, buffer, HEADROOM)
 
+    def send_copy(self, message: bytes | bytearray) -> None:
+        """Send a binary message that stays as it is, at the price of a copy; as `send` otherwise."""
+        if self._ws is not None and not self._ws.is_disconnected:
+            self._ws.send(picows.WSMsgType.BINARY, message)
+
     async def round_trips(self, rounds: int) -> list[float]:
         """Return the seconds so many pings took, one after the other; none on a connection that is gone."""
         if self._ws is None or self._ws.is_disconnected:

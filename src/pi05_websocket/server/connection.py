@@ -377,7 +377,7 @@ def _facts(request: Request, total_ms: float) -> dict[str, Any]:
         "bytes_in": len(request.payload),
         "age_ms": None if said is None else said.age_ms,
         "due_ms": None if due is None else (due - request.arrived) * 1000,
-        "observation": request.observation,
+        "observation": request.observation or None,
     }
 
 

@@ -52,11 +52,12 @@ class RequestRecord:
     queue_ms: float = 0.0
     """From its last byte to the start of inference."""
     infer_ms: float = 0.0
+    """At a gateway: from sending it to an upstream to the reply."""
     total_ms: float = 0.0
     """From its last byte to its reply's hand-over to the network."""
 
     batch: int = 1
-    """How many requests shared the inference."""
+    """How many requests shared the inference; 0: not known, another server did it."""
 
     bytes_in: int = 0
     bytes_out: int = 0

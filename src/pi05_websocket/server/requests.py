@@ -82,7 +82,7 @@ class Answered:
     infer_ms: float
 
     batch: int = 1
-    """How many requests shared the inference."""
+    """How many requests shared the inference; 0: not known, another server did it."""
 
     actions: Any = None
     """The chunk, as the policy returned it."""

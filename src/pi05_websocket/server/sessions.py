@@ -135,6 +135,20 @@ class Sessions(Generic[T, A]):
         line.under_way = True
         self._count -= 1
 
+    def put_back(self, waiting: Waiting[T, A]) -> bool:
+        """Let a request that was taken stand first in its line again: nobody has answered it.
+
+        Returns:
+            False if its connection is gone: then it is forgotten.
+        """
+        line = self._lines.get(waiting.session)
+        if line is None:
+            return False
+        line.requests.appendleft(waiting)
+        line.under_way = False
+        self._count += 1
+        return True
+
     def done(self, session: Hashable) -> None:
         """Note that the request of this connection that was under way is answered."""
         line = self._lines.get(session)

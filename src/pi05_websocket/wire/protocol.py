@@ -56,6 +56,7 @@ __all__ = [
     "ReplyReceived",
     "RequestFailed",
     "ServerProtocol",
+    "raised",
     "server_error",
 ]
 
@@ -85,7 +86,7 @@ class MetadataReceived:
 
 @dataclass(frozen=True, slots=True)
 class ReplyReceived:
-    """The answer to request `seq`: the decoded message, whatever it is."""
+    """The answer to request `seq`: the decoded message, whatever it is; its bytes if nobody is to decode it."""
 
     seq: int
     reply: Any
@@ -120,10 +121,10 @@ def server_error(text: str) -> ServerError:
         return RequestRefused(
             f"the server refused the request: {text[len(REFUSED) :]}", detail=text
         )
-    return PolicyError(f"server error: {_raised(text) or '(empty text)'}", detail=text)
+    return PolicyError(f"server error: {raised(text) or '(empty text)'}", detail=text)
 
 
-def _raised(text: str) -> str:
+def raised(text: str) -> str:
     """Return the line of a traceback that names the exception.
 
     It is the first line at the margin after the last frame; more may follow it: the rest of a long text,
@@ -142,15 +143,22 @@ class ClientProtocol:
 
     Feed it what arrives (`receive`, `connection_ended`) and tell it what you send (`request_sent`);
     it returns events. `outstanding` are the requests that still wait for their reply, oldest first.
+
+    Args:
+        limits: What a message may ask for.
+        undecoded: Leave replies as they came, for who passes them on.
     """
 
-    def __init__(self, *, limits: codec.DecodeLimits = codec.DEFAULT_LIMITS) -> None:
+    def __init__(
+        self, *, limits: codec.DecodeLimits = codec.DEFAULT_LIMITS, undecoded: bool = False
+    ) -> None:
         self.state = ProtocolState.AWAITING_METADATA
         self.error: Pi05WebsocketError | None = None
         """Why the conversation is over, once `state` is CLOSED."""
         self._outstanding: deque[int] = deque()
         self._answered = False
         self._limits = limits
+        self._undecoded = undecoded
 
     def __repr__(self) -> str:
         return f"<ClientProtocol {self.state.value} outstanding={len(self._outstanding)}>"
@@ -251,7 +259,7 @@ class ClientProtocol:
     def _receive_reply(self, payload: Buffer) -> list[Event]:
         seq = self._outstanding.popleft()
         try:
-            reply = codec.decode(payload, self._limits)
+            reply = payload if self._undecoded else codec.decode(payload, self._limits)
         except DecodeError as exc:
             # The frame is whole, so counting still works: only this reply is bad.
             return [RequestFailed(seq, exc)]
@@ -302,6 +310,16 @@ class ServerProtocol:
         self._limits = limits
         self._prev_total_ms: float | None = None
 
+    @property
+    def reads_realtime(self) -> bool:
+        """Whether it announced that requests may have `_rt`."""
+        return self._reads_realtime
+
+    @property
+    def encoded_images(self) -> bool:
+        """Whether it announced that it decodes images."""
+        return self._encoded_images
+
     def request(self, payload: Buffer | str) -> tuple[dict[str, Any], RealtimeRequest | None]:
         """Decode one request: the observation, and what the robot says about it under `_rt`.
 
@@ -346,3 +364,10 @@ class ServerProtocol:
         short = traceback.TracebackException(type(error), error, None)
         short.__notes__ = None
         return list(short.format_exception_only())[-1]
+
+    def passed_on(self, error: ServerError) -> str:
+        """Return the text frame for an error that another server answered with: its own text.
+
+        Without `debug` the line that says what was raised, as in `error_text`.
+        """
+        return error.detail if self._debug else f"{raised(error.detail) or 'server error'}\n"

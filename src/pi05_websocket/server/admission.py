@@ -54,6 +54,7 @@ class Admission:
                 f"and it takes {config.max_connections} (--max-connections).\n",
                 f"{connections} are connected",
                 retry_after_s=_RETRY_FULL_S,
+                reason="full",
             )
         queue_s = self.queue_s(now)
         if queue_s > config.max_queue_s:
@@ -63,5 +64,6 @@ class Admission:
                 f"and beyond {config.max_queue_s:g} s (--max-queue-s) nobody else comes in.\n",
                 f"requests wait {queue_s:.2f} s",
                 retry_after_s=_WINDOW_S,
+                reason="busy",
             )
         return None

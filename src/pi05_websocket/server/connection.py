@@ -10,7 +10,7 @@ import asyncio
 import itertools
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import picows
@@ -99,6 +99,11 @@ class Connection(picows.WSListener):  # type: ignore[misc]  # picows is compiled
         """Send a ping; whether it is answered does not matter."""
         if not self._closing:
             self._ws.send_ping()
+
+    @property
+    def waiting(self) -> int:
+        """How many of its requests are not answered yet."""
+        return self._queued_requests
 
     @property
     def who(self) -> str:
@@ -329,10 +334,12 @@ def _facts(request: Request, total_ms: float) -> dict[str, Any]:
     return {
         "connection": request.connection.number,
         "number": request.number,
+        "arrived": request.arrived,
         "total_ms": total_ms,
         "bytes_in": len(request.payload),
         "age_ms": None if said is None else said.age_ms,
         "deadline_ms": None if deadline is None else (deadline - request.arrived) * 1000,
+        "traceparent": None if said is None else said.traceparent,
         "observation": request.observation,
     }
 
@@ -357,6 +364,9 @@ class OpenConnections:
 
     def __len__(self) -> int:
         return len(self._open)
+
+    def __iter__(self) -> Iterator[Connection]:
+        return iter(tuple(self._open))
 
     @property
     def watched(self) -> bool:

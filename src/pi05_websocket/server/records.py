@@ -11,7 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-__all__ = ["Closed", "Listener", "Opened", "Record", "RequestRecord"]
+import msgspec
+
+__all__ = ["Closed", "Listener", "Opened", "Record", "RequestRecord", "TurnedAway"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +40,18 @@ class Closed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RequestRecord:
+class TurnedAway:
+    """A client was not let in."""
+
+    reason: str
+    """In a word: `key`, `path`, `full`, `busy`, `unready`; or the HTTP status."""
+
+    why: str
+    """What the log says of it."""
+
+
+# A struct: made for each request on the robots' event loop, in a sixth of a dataclass's time (0.4 us, not 2.3).
+class RequestRecord(msgspec.Struct, frozen=True, kw_only=True):
     """What became of one request. Durations in milliseconds."""
 
     connection: int
@@ -48,6 +61,9 @@ class RequestRecord:
     outcome: Literal["answered", "refused", "failed"]
     why: str = ""
     """Kind of the refusal, or the failure in one line; partly the client's words."""
+
+    arrived: float = 0.0
+    """`time.perf_counter()` when its last byte was there."""
 
     queue_ms: float = 0.0
     """From its last byte to the start of inference."""
@@ -67,6 +83,9 @@ class RequestRecord:
     deadline_ms: float | None = None
     """How long after its arrival the reply had to leave to be of use; None: the robot does not say."""
 
+    traceparent: str | None = None
+    """The robot's trace, of which this is a part, in W3C form; None: it does not say."""
+
     observation: dict[str, Any] | None = None
     """As the policy got it; None where it was not decoded."""
     actions: Any = None
@@ -78,6 +97,6 @@ class RequestRecord:
         return self.deadline_ms is not None and self.total_ms > self.deadline_ms
 
 
-Record = Opened | Closed | RequestRecord
+Record = Opened | Closed | TurnedAway | RequestRecord
 
 Listener = Callable[[Record], None]

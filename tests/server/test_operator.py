@@ -14,8 +14,17 @@ import numpy as np
 import pytest
 
 from pi05_websocket.server import WebsocketPolicyServer
-from pi05_websocket.server.operator import DISCONNECTED, Operator, ServerState
-from pi05_websocket.server.records import Closed, Opened, Record, RequestRecord, TurnedAway
+from pi05_websocket.server.keys import Refusal
+from pi05_websocket.server.operator import Operator
+from pi05_websocket.server.records import (
+    DISCONNECTED,
+    Closed,
+    Opened,
+    Record,
+    RequestRecord,
+    ServerState,
+    TurnedAway,
+)
 from pi05_websocket.wire.realtime import RealtimeRequest, with_realtime
 
 OBSERVATION = {"observation/state": np.arange(6, dtype=np.float32)}
@@ -197,11 +206,13 @@ def test_a_backend_that_cannot_pause() -> None:
         waiting = 0
         unready = "no server of its own answers"
 
-    operator = Operator(Other(), [], dict)  # type: ignore[arg-type]  # nothing else of it is asked
+    full = Refusal(503, "Full.", "2 are connected", reason="full")
+    operator = Operator(Other(), [], dict, lambda: full)  # type: ignore[arg-type]  # all that is asked of it
     operator.pause(on=True)
     state = operator.state()
     assert (state.can_pause, state.paused) == (False, False)
-    assert state.unready == "no server of its own answers"
+    assert state.unready == "2 are connected"
+    assert operator.unready == "no server of its own answers"
     assert repr(operator) == "<Operator no server of its own answers>"
 
 

@@ -6,6 +6,7 @@ In: words. Out: an exit code; 0 after SIGINT or SIGTERM, 1 when the address cann
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import socket
 import sys
@@ -16,6 +17,7 @@ import tyro
 
 from pi05_websocket.cli import EXIT_FAILED, EXIT_OK
 from pi05_websocket.errors import ConfigError
+from pi05_websocket.ops import OpsConfig, make_ops_port
 from pi05_websocket.server import ServerConfig, WebsocketPolicyServer
 from pi05_websocket.server.exposure import is_loopback, not_behind_a_proxy, why_not_safe
 from pi05_websocket.server.loading import load_policy
@@ -33,6 +35,7 @@ examples:
   pi05-websocket serve --policy my_module:make_policy --host 0.0.0.0 --keys keys.json \\
                        --tls-cert cert.pem --tls-key key.pem
   pi05-websocket serve --policy lerobot:outputs/train/pi05/checkpoints/last/pretrained_model
+  pi05-websocket serve --policy expert --ops-port 9090        and look at http://127.0.0.1:9090/
   pi05-websocket serve --policy "replay:wave.npz?loop&action_horizon=25"
 """
 
@@ -56,6 +59,8 @@ class ServeCommand:
 
     config: Annotated[ServerConfig, tyro.conf.arg(name="")] = field(default_factory=ServerConfig)
 
+    ops: Annotated[OpsConfig, tyro.conf.arg(name="")] = field(default_factory=OpsConfig)
+
 
 def run(argv: list[str]) -> int:
     """Run the command."""
@@ -69,11 +74,23 @@ def run(argv: list[str]) -> int:
         level=command.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
     _refuse_to_serve_strangers(command)
-    server = WebsocketPolicyServer(
-        load_policy(command.policy), command.host, command.port, config=command.config
-    )
+    ops = None
+    if command.ops.ops_port is not None:
+        ops = make_ops_port(command.ops, command.config, policy=command.policy)
     try:
-        server.serve_forever(listening=lambda: print(welcome(command, server), flush=True))
+        # Before the policy is loaded, which may take minutes: they are to be seen.
+        with ops or contextlib.nullcontext():
+            server = WebsocketPolicyServer(
+                load_policy(command.policy),
+                command.host,
+                command.port,
+                config=command.config,
+                listeners=[] if ops is None else [ops.listener],
+            )
+            if ops is not None:
+                ops.watch(server)
+                print(f"operations at {ops.url}", flush=True)
+            server.serve_forever(listening=lambda: print(welcome(command, server), flush=True))
     except OSError as exc:
         print(f"error: {exc.strerror or exc}", file=sys.stderr)
         return EXIT_FAILED

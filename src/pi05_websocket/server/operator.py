@@ -8,40 +8,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from pi05_websocket.server.backend import Backend, Pausable
 from pi05_websocket.server.connection import CLOSE_GOING_AWAY, OpenConnections
+from pi05_websocket.server.keys import Refusal
+from pi05_websocket.server.records import DISCONNECTED, ServerState
 
-__all__ = ["DISCONNECTED", "Operator", "ServerState"]
-
-DISCONNECTED = "an operator has disconnected this robot"
-"""Why a connection ended that `disconnect` closed."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServerState:
-    """How a server is."""
-
-    at: float
-    """`time.perf_counter()` on the event loop."""
-
-    unready: str | None
-    """Why nobody is let in, as the end of a sentence; None: robots are welcome."""
-
-    paused: bool
-    draining: bool
-    can_pause: bool
-
-    waiting: int
-    """Requests that wait and are not being worked on."""
-
-    unanswered: Mapping[int, int]
-    """Number of each connection to how many of its requests are not answered yet."""
-
-    metadata: Mapping[str, Any]
-    """What a client that comes now is told."""
+__all__ = ["Operator"]
 
 
 class Operator:
@@ -52,10 +26,12 @@ class Operator:
         backend: Backend,
         connections: OpenConnections,
         metadata: Callable[[], Mapping[str, Any]],
+        no_room: Callable[[], Refusal | None],
     ) -> None:
         self._backend = backend
         self._connections = connections
         self._metadata = metadata
+        self._no_room = no_room
         self._pausable = backend if isinstance(backend, Pausable) else None
         self.paused = False
         self.draining = False
@@ -77,9 +53,10 @@ class Operator:
 
     def state(self) -> ServerState:
         """Return how the server is."""
+        refusal = self._no_room()
         return ServerState(
             at=time.perf_counter(),
-            unready=self.unready,
+            unready=None if refusal is None else refusal.cause,
             paused=self.paused,
             draining=self.draining,
             can_pause=self._pausable is not None,

@@ -7,13 +7,25 @@ observation or a chunk they copy: its memory is used again two requests later.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import msgspec
 
-__all__ = ["Closed", "Listener", "Opened", "Record", "RequestRecord", "TurnedAway"]
+__all__ = [
+    "DISCONNECTED",
+    "Closed",
+    "Listener",
+    "Opened",
+    "Record",
+    "RequestRecord",
+    "ServerState",
+    "TurnedAway",
+]
+
+DISCONNECTED = "an operator has disconnected this robot"
+"""Why a connection ended that a person closed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,3 +112,27 @@ class RequestRecord(msgspec.Struct, frozen=True, kw_only=True):
 Record = Opened | Closed | TurnedAway | RequestRecord
 
 Listener = Callable[[Record], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerState:
+    """How a server is, for who asks."""
+
+    at: float
+    """`time.perf_counter()` on the event loop."""
+
+    unready: str | None
+    """Why nobody is let in, as the end of a sentence; None: robots are welcome."""
+
+    paused: bool
+    draining: bool
+    can_pause: bool
+
+    waiting: int
+    """Requests that wait and are not being worked on."""
+
+    unanswered: Mapping[int, int]
+    """Number of each connection to how many of its requests are not answered yet."""
+
+    metadata: Mapping[str, Any]
+    """What a client that comes now is told."""

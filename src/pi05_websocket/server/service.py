@@ -80,7 +80,7 @@ class Service:
             lambda outcomes: self.call(self._deliver, outcomes),
             lambda: self.call(self._drained.set),
         )
-        self.operator = Operator(self._backend, self._connections, metadata)
+        self.operator = Operator(self._backend, self._connections, metadata, self._no_room)
         """For whoever runs the server. On the event loop: see `call`."""
 
     async def run(self, host: str, port: int, listening: Callable[[int], None]) -> None:

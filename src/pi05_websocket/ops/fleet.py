@@ -63,12 +63,14 @@ class Fleet:
     def __repr__(self) -> str:
         return f"<Fleet seconds={sum(second.number >= 0 for second in self._ring)}>"
 
-    def add(self, record: RequestRecord, now: float) -> None:
-        """Count one request."""
-        number = int(now)
+    def add(self, record: RequestRecord) -> None:
+        """Count one request in the second in which it ended."""
+        number = int(record.arrived + record.total_ms / 1000)
         place = number % len(self._ring)
         second = self._ring[place]
-        if second.number != number:
+        if second.number > number:
+            return  # more than a minute old
+        if second.number < number:
             second = self._ring[place] = _Second(number=number)
         second.requests += 1
         second.bytes_in += record.bytes_in

@@ -38,6 +38,22 @@ _GOODBYE_S = 1
 _MOST_CONNECTIONS = 64
 
 
+class _WebServer(uvicorn.Server):
+    """Sleeps until it is told to end; uvicorn's own looks ten times a second whether it is to."""
+
+    def __init__(
+        self, config: uvicorn.Config, stop: asyncio.Event, stopping: asyncio.Event
+    ) -> None:
+        super().__init__(config)
+        self._stop = stop
+        self._stopping = stopping
+
+    async def main_loop(self) -> None:
+        """Wait for the end, and tell those who look."""
+        await self._stop.wait()
+        self._stopping.set()
+
+
 class OpsPort:
     """Shows one server to people and to Prometheus.
 
@@ -144,14 +160,9 @@ class OpsPort:
             self._loop.create_task(self._watch.keep_up()),
             self._loop.create_task(self._look_again_now_and_then()),
         ]
-        serving = self._loop.create_task(server.serve(sockets=[listening]))
         ready.set_result(None)
-        stopped = self._loop.create_task(self._stop.wait())
-        await asyncio.wait((serving, stopped), return_when=asyncio.FIRST_COMPLETED)
-        pages.stopping.set()
-        server.should_exit = True
-        await serving
-        for task in (*tasks, stopped):
+        await server.serve(sockets=[listening])
+        for task in tasks:
             task.cancel()
 
     def _web_server(self, pages: OpsPages) -> uvicorn.Server:
@@ -166,12 +177,13 @@ class OpsPort:
             access_log=False,
             proxy_headers=False,
             server_header=False,
+            date_header=False,
             limit_concurrency=_MOST_CONNECTIONS,
             timeout_graceful_shutdown=_GOODBYE_S,
         )
         config.load()
         config.ssl = self._certificate.context  # ours is read again when its files change
-        return uvicorn.Server(config)
+        return _WebServer(config, self._stop, pages.stopping)
 
     async def _look_again_now_and_then(self) -> None:
         while True:

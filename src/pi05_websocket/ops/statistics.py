@@ -15,6 +15,7 @@ from pi05_websocket.ops.histogram import Histogram
 from pi05_websocket.ops.robot import Robot
 from pi05_websocket.ops.words import closing_reason, error_type, in_plain_words
 from pi05_websocket.server.records import Closed, Opened, Record, RequestRecord, TurnedAway
+from pi05_websocket.wire.refusals import KINDS
 
 __all__ = ["Counts", "Departed", "Statistics"]
 
@@ -66,7 +67,8 @@ class Counts:
 
     def __init__(self) -> None:
         self.outcomes: Counter[str] = Counter(answered=0, refused=0, failed=0)
-        self.refusals: Counter[str] = Counter()
+        # From 0 on, not from the first one on: only then a rate sees the first.
+        self.refusals: Counter[str] = Counter(dict.fromkeys(KINDS, 0))
         self.failures: Counter[str] = Counter()
         """By the exception's name."""
 
@@ -145,7 +147,7 @@ class Statistics:
         """Add some records."""
         for record in records:
             if isinstance(record, RequestRecord):
-                self._request(record, now)
+                self._request(record)
             elif isinstance(record, Opened):
                 self.counts.opened += 1
                 self._robots[record.connection] = Robot(record, now)
@@ -159,12 +161,12 @@ class Statistics:
         for number, robot in self._robots.items():
             robot.see(unanswered.get(number, 0), now)
 
-    def _request(self, record: RequestRecord, now: float) -> None:
+    def _request(self, record: RequestRecord) -> None:
         robot = self._robots.get(record.connection)
         if robot is not None:
             robot.add(record)
         self.counts.request(record, "other" if robot is None else robot.opened.who)
-        self.fleet.add(record, now)
+        self.fleet.add(record)
 
     def _closed(self, record: Closed, now: float) -> None:
         self.counts.closed[closing_reason(record.why)] += 1

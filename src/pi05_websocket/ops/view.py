@@ -35,6 +35,9 @@ class Surroundings:
     can_act: bool
     """Whether there are keys that may pause, drain and disconnect."""
 
+    absent: str
+    """Why the server does not run, while it does not."""
+
     lag_ms: float | None = None
     """How long the robots' event loop let us wait the last time; None: it has not answered."""
 
@@ -69,7 +72,7 @@ def state_of(state: ServerState | None, around: Surroundings) -> tuple[str, str]
     if around.silent_s is not None:
         return "silent", f"its event loop has not answered for {around.silent_s:.1f} s"
     if state is None:
-        return "unready", "the policy is being loaded"
+        return "unready", around.absent
     if state.unready is None:
         return "ready", ""
     word = "draining" if state.draining else "paused" if state.paused else "unready"

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -28,10 +27,9 @@ __all__ = ["ACTIONS", "Action", "Operable", "Watch"]
 
 logger = logging.getLogger(__name__)
 
-_TAKE_S = 0.25
-"""How often records are taken: rates are of ten seconds, and the page is shown twice a second."""
+_TAKE_S = 1.0
+"""How often records are taken, and the server asked how it is, while nobody looks. Who looks takes them too."""
 
-_TURNS_TO_ASK = 4
 _PATIENCE_S = 1.0
 """A server whose event loop does not answer for so long is not ready."""
 
@@ -74,6 +72,7 @@ class Watch:
         self._server: Operable | None = None
         self._started = time.perf_counter()
         self._state: ServerState | None = None
+        self._ran = False
         self._lag_ms: float | None = None
         self._asked_at: float | None = None
         """When the server was asked what it has not answered yet."""
@@ -89,11 +88,10 @@ class Watch:
 
     async def keep_up(self) -> None:
         """Take records and ask the server how it is, until cancelled."""
-        for turn in itertools.count():
+        while True:
             try:
                 self.take()
-                if turn % _TURNS_TO_ASK == 0:
-                    self._ask()
+                self._ask()
             except Exception:  # a wrong figure must not end the figures
                 logger.exception("operations: a record could not be counted")
             await asyncio.sleep(_TAKE_S)
@@ -181,6 +179,7 @@ class Watch:
         self._lag_ms = 1000 * lag_s
         self.statistics.counts.lag_s.add(lag_s)
         self._state = state
+        self._ran = True
         self.take()
         self.statistics.see(state.unanswered, time.perf_counter())
         self._shown = (float("-inf"), b"")
@@ -193,6 +192,7 @@ class Watch:
             policy=self._policy,
             started=self._started,
             can_act=self._can_act,
+            absent="it has stopped" if self._ran else "the policy is being loaded",
             lag_ms=self._lag_ms,
             silent_s=silent_s if silent_s is not None and silent_s > patience_s else None,
         )

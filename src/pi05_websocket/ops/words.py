@@ -33,8 +33,8 @@ _BY_CODE = {
 
 def error_type(why: str) -> str:
     """Return the name of the exception that a failure's line begins with."""
-    found = re.match(r"[A-Za-z_][\w.]{0,63}(?=:|$)", why)
-    return found[0].rpartition(".")[2] if found else "other"
+    found = re.match(r"(?:[A-Za-z_]\w*\.)*([A-Za-z_]\w{0,63})(?=:|\Z)", why, re.ASCII)
+    return found[1] if found else "other"
 
 
 def in_plain_words(outcome: str, why: str) -> str:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+import importlib.util
 import re
 import signal
 import socket
@@ -113,6 +114,37 @@ def test_serves_until_it_is_told_to_stop(recording: str, number: signal.Signals)
     assert "stopped" in log
 
 
+@pytest.mark.skipif(importlib.util.find_spec("uvicorn") is None, reason="needs the extra ops")
+def test_operations_are_open_before_the_policy_is_loaded(
+    tmp_path: Path, recording: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A probe hears that it is being loaded; a port that is taken, or strangers, end it before."""
+    (tmp_path / "looks.py").write_text(
+        "import sys, urllib.error, urllib.request\n"
+        "def make():\n"
+        "    try:\n"
+        "        urllib.request.urlopen(f'http://127.0.0.1:{sys.ops_port}/readyz', timeout=10)\n"
+        "    except urllib.error.HTTPError as exc:\n"
+        "        raise SystemExit(exc.read().decode()) from None\n"
+    )
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert cli.main(["serve", "--policy", recording, "--ops-port", str(port)]) == 1
+    assert f"127.0.0.1:{port} is in use" in capsys.readouterr().err
+    program = (
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r}); sys.ops_port = {port}; "
+        "from pi05_websocket.cli import main; "
+        f"sys.exit(main(['serve', '--policy', 'looks:make', '--ops-port', '{port}']))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert "not ready: the policy is being loaded" in done.stderr
+    beyond = ["serve", "--policy", "x:y", "--ops-port", "0", "--ops-host", "0.0.0.0"]
+    assert cli.main(beyond) == 2
+    assert "other computers can reach the operations port" in capsys.readouterr().err
+
+
 def test_port_in_use(recording: str, capsys: pytest.CaptureFixture[str]) -> None:
     """The commonest failure says what to do instead."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -136,6 +168,7 @@ def test_port_in_use(recording: str, capsys: pytest.CaptureFixture[str]) -> None
         (["--policy", "x:y", "--host", "0.0.0.0", "--behind-proxy", "--keys", "x"], 2, "around the proxy"),
         (["--policy", "RECORDING", "--tls-cert", "x"], 2, "tls_cert and tls_key"),
         (["--policy", "RECORDING", "--keys", "nowhere.json"], 2, "the keys file cannot be read"),
+        (["--policy", "RECORDING", "--ops-port", "70000"], 2, "ops_port must be from 0 to 65535"),
         ([], 2, "give --policy (module:factory, lerobot:PATH, replay:FILE, expert), --policy.path"),
         (["--policy", "expert", "--policy.path", "x"], 2, "one of them"),
         (["--policy", "lerobot:x", "--policy.device", "cuda"], 2, "write ?device=cuda"),
@@ -170,7 +203,7 @@ def test_help(capsys: pytest.CaptureFixture[str]) -> None:
     """Every setting is explained, with examples."""
     assert cli.main(["serve", "--help"]) == 0
     shown = capsys.readouterr().out
-    for word in ("--policy", "--host", "--port", "--debug", "--no-encoded-images", "examples:"):
+    for word in ("--policy", "--host", "--debug", "--no-encoded-images", "--ops-port", "examples:"):
         assert word in shown
 
 

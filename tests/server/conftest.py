@@ -128,9 +128,13 @@ def serve() -> Iterator[Callable[..., WebsocketPolicyServer]]:
     """Start servers on free ports; they are closed at the end."""
     servers: list[WebsocketPolicyServer] = []
 
-    def start(policy: Any, *args: Any, **settings: Any) -> WebsocketPolicyServer:
+    def start(
+        policy: Any, *args: Any, listeners: Any = (), **settings: Any
+    ) -> WebsocketPolicyServer:
         config = ServerConfig(**({"ping_interval_s": 0} | settings))
-        server = WebsocketPolicyServer(policy, "127.0.0.1", *(args or (0,)), config=config)
+        server = WebsocketPolicyServer(
+            policy, "127.0.0.1", *(args or (0,)), config=config, listeners=listeners
+        )
         servers.append(server)
         return server.start()
 

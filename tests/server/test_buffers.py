@@ -41,7 +41,7 @@ def test_only_a_few_are_kept() -> None:
     buffers = ReceiveBuffers()
     for buffer in [buffers.copy_of(memoryview(b"x")) for _ in range(10)]:
         buffers.give_back(buffer)
-    assert repr(buffers) == "<ReceiveBuffers spare=3>"
+    assert repr(buffers) == "<ReceiveBuffers spare=4>"
 
 
 @given(st.lists(st.tuples(st.binary(max_size=40), st.booleans(), st.booleans()), max_size=30))

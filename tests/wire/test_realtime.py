@@ -25,6 +25,7 @@ from pi05_websocket.wire.realtime import (
     with_realtime_reply,
 )
 
+TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 LEFTOVER = np.arange(6, dtype=np.float32).reshape(3, 2)
 
 
@@ -59,6 +60,7 @@ def sent(**changes: Any) -> dict[str, Any]:
     control_hz=st.floats(1.0, 1000.0),
     deadline_ms=st.none() | st.floats(0.0, 10_000.0),
     age_ms=st.floats(0.0, 10_000.0),
+    traceparent=st.none() | st.just(TRACEPARENT),
 )
 def test_a_request_survives_the_wire(
     seq: int,
@@ -67,6 +69,7 @@ def test_a_request_survives_the_wire(
     control_hz: float,
     deadline_ms: float | None,
     age_ms: float,
+    traceparent: str | None,
 ) -> None:
     """Every request comes out of the codec as it went in, to the bit."""
     request = RealtimeRequest(
@@ -77,13 +80,20 @@ def test_a_request_survives_the_wire(
         control_hz=control_hz,
         deadline_ms=deadline_ms,
         age_ms=age_ms,
+        traceparent=traceparent,
     )
     stock, read = split_realtime(decode(encode(with_realtime({"prompt": "pick"}, request))))
     assert stock == {"prompt": "pick"}
     assert read is not None
     np.testing.assert_array_equal(read.leftover, leftover, strict=True)
-    for name in ("seq", "delay", "execution_horizon", "control_hz", "deadline_ms", "age_ms"):
+    names = ("seq", "delay", "execution_horizon", "control_hz", "deadline_ms", "age_ms")
+    for name in (*names, "traceparent"):
         assert getattr(read, name) == getattr(request, name)
+
+
+def test_without_a_trace_nothing_is_said_of_one() -> None:
+    """The bytes are those of a client that knows no traces."""
+    assert "traceparent" not in with_realtime({}, a_request())["_rt"]
 
 
 def test_the_observation_is_not_touched() -> None:
@@ -120,6 +130,14 @@ def test_age_and_deadline_may_be_left_out() -> None:
     ("changes", "said"),
     [
         ({"seq": -1}, r"_rt\.seq: expected an integer"),
+        ({"traceparent": b"00"}, r"_rt\.traceparent: expected a traceparent of W3C"),
+        ({"traceparent": TRACEPARENT + "\n"}, r"_rt\.traceparent"),
+        ({"traceparent": TRACEPARENT.upper()}, r"_rt\.traceparent"),
+        ({"traceparent": f"00-{'0' * 32}-b7ad6b7169203331-01"}, r"_rt\.traceparent"),
+        (
+            {"traceparent": f"00-0af7651916cd43dd8448eb211c80319c-{'0' * 16}-01"},
+            r"_rt\.traceparent",
+        ),
         ({"seq": True}, r"_rt\.seq"),
         ({"seq": 1.0}, r"_rt\.seq"),
         ({"delay": None}, r"_rt\.delay"),

@@ -6,9 +6,11 @@ In: words. Out: an exit code; 0 after SIGINT or SIGTERM, 1 when the address cann
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import socket
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
@@ -18,10 +20,12 @@ from pi05_websocket.cli import EXIT_FAILED, EXIT_OK
 from pi05_websocket.cli.serve_policy import PolicyChoice, load_warm
 from pi05_websocket.errors import ConfigError
 from pi05_websocket.gateway import GatewayConfig, PolicyGateway
+from pi05_websocket.ops import OpsConfig, make_ops_port
 from pi05_websocket.server import ServerConfig, WebsocketPolicyServer
 from pi05_websocket.server.app import PolicyServer
 from pi05_websocket.server.exposure import is_loopback, not_behind_a_proxy, why_not_safe
 from pi05_websocket.server.own_certificate import check_can_make_certificates
+from pi05_websocket.server.records import Listener
 
 __all__ = ["ServeCommand", "run"]
 
@@ -35,6 +39,7 @@ examples:
   pi05-websocket serve --policy expert
   pi05-websocket serve --policy my_module:make_policy --host 0.0.0.0 --keys keys.json --tls auto
   pi05-websocket serve --policy.path=outputs/train/pi05/checkpoints/last/pretrained_model --policy.device=cuda
+  pi05-websocket serve --policy expert --ops-port 9090        and look at http://127.0.0.1:9090/
   pi05-websocket serve --policy "replay:wave.npz?loop&action_horizon=25"
   pi05-websocket serve --upstream ws://gpu-1:8000 --upstream ws://gpu-2:8000 --port 8001
 """
@@ -63,6 +68,8 @@ class ServeCommand:
 
     gateway: Annotated[GatewayConfig, tyro.conf.arg(name="")] = field(default_factory=GatewayConfig)
 
+    ops: Annotated[OpsConfig, tyro.conf.arg(name="")] = field(default_factory=OpsConfig)
+
 
 def run(argv: list[str]) -> int:
     """Run the command."""
@@ -76,27 +83,44 @@ def run(argv: list[str]) -> int:
         level=command.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
     _refuse_to_serve_strangers(command)
-    server = _server(command)
+    _check_choice(command)
+    ops = None
+    if command.ops.ops_port is not None:
+        ops = make_ops_port(command.ops, command.config, policy=_served(command))
     try:
-        server.serve_forever(listening=lambda: print(welcome(command, server), flush=True))
+        # Before the policy is loaded, which may take minutes: they are to be seen.
+        with ops or contextlib.nullcontext():
+            server = _server(command, [] if ops is None else [ops.listener])
+            if ops is not None:
+                ops.watch(server)
+                print(f"operations at {ops.url}", flush=True)
+            server.serve_forever(listening=lambda: print(welcome(command, server), flush=True))
     except OSError as exc:
         print(f"error: {exc.strerror or exc}", file=sys.stderr)
         return EXIT_FAILED
     return EXIT_OK
 
 
-def _server(command: ServeCommand) -> PolicyServer:
-    """Make what was asked for.
+def _check_choice(command: ServeCommand) -> None:
+    """Find out what to serve before anything is opened.
 
     Raises:
         ConfigError: If there is nothing to serve, or two things.
     """
+    if command.upstream and command.choice.given:
+        raise ConfigError("--upstream: other servers answer, so there is no policy to name")
+    _served(command)
+
+
+def _server(command: ServeCommand, listeners: Sequence[Listener]) -> PolicyServer:
+    """Make what was asked for; load the policy, if there is one."""
     where, config = (command.host, command.port), command.config
     if command.upstream:
-        if command.choice.given:
-            raise ConfigError("--upstream: other servers answer, so there is no policy to name")
-        return PolicyGateway(command.upstream, *where, config=config, gateway=command.gateway)
-    return WebsocketPolicyServer(load_warm(command.choice, config.max_batch), *where, config=config)
+        return PolicyGateway(
+            command.upstream, *where, config=config, gateway=command.gateway, listeners=listeners
+        )
+    policy = load_warm(command.choice, config.max_batch)
+    return WebsocketPolicyServer(policy, *where, config=config, listeners=listeners)
 
 
 def _served(command: ServeCommand) -> str:

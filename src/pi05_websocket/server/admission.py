@@ -53,5 +53,6 @@ class Admission:
                 f"and beyond {bound_s:g} s (--max-queue-s) nobody else comes in.\n",
                 f"requests wait {queue_s:.2f} s",
                 retry_after_s=_WINDOW_S,
+                reason="busy",
             )
         return None

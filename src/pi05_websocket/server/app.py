@@ -28,6 +28,7 @@ from pi05_websocket.policy import Policy, policy_metadata
 from pi05_websocket.server.backend import Backend, BackendFactory, Deliver
 from pi05_websocket.server.config import ServerConfig
 from pi05_websocket.server.exposure import not_behind_a_proxy, why_not_safe
+from pi05_websocket.server.operator import Operator
 from pi05_websocket.server.own_certificate import OwnCertificate
 from pi05_websocket.server.records import Listener
 from pi05_websocket.server.service import Service
@@ -176,6 +177,17 @@ class PolicyServer:
         service = self._service
         if service is not None:
             service.request_stop()
+
+    def operate(self, do: Callable[[Operator], None]) -> bool:
+        """Have the event loop do something for whoever runs the server, from any thread, without waiting.
+
+        Returns:
+            Whether the server is running; else nothing is done.
+        """
+        service = self._service
+        if service is not None:
+            service.call(do, service.operator)
+        return service is not None
 
     def __enter__(self) -> Self:
         return self.start()

@@ -7,12 +7,12 @@ The sockets hand over requests; whoever answers gives them back with an outcome,
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from pi05_websocket.server.config import ServerConfig
 from pi05_websocket.server.requests import Outcome, Request
 
-__all__ = ["Backend", "BackendFactory", "Deliver", "Delivery"]
+__all__ = ["Backend", "BackendFactory", "Deliver", "Delivery", "Pausable"]
 
 Delivery = Sequence[tuple[Request, Outcome]]
 """Outcomes that became known together, in the order in which they are to be sent."""
@@ -48,6 +48,17 @@ class Backend(Protocol):
 
     def stop(self) -> None:
         """Take nothing more; what is being worked on is still delivered. Then `stopped` is called, once."""
+
+
+@runtime_checkable
+class Pausable(Protocol):
+    """A backend that can be kept from beginning anything new."""
+
+    def pause(self) -> None:
+        """Begin no inference until `go_on`. Who waits is refused when its time is over, as ever."""
+
+    def go_on(self) -> None:
+        """Begin again."""
 
 
 class BackendFactory(Protocol):

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 __all__ = ["ReceiveBuffers"]
 
-_KEPT = 3
-# One being filled, one the policy works on, one whose images the policy still holds.
+_KEPT = 4
+# One being filled, one the policy works on, one whose images the policy still holds, one whose images a person
+# may want to see.
 
 
 class ReceiveBuffers:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import picows
@@ -107,6 +107,11 @@ class Connection(picows.WSListener):  # type: ignore[misc]  # picows is compiled
         """Send a ping; whether it is answered does not matter."""
         if not self._closing:
             self._ws.send_ping()
+
+    @property
+    def waiting(self) -> int:
+        """How many of its requests are not answered yet."""
+        return self._queued_requests
 
     @property
     def who(self) -> str:
@@ -373,10 +378,12 @@ def _facts(request: Request, total_ms: float) -> dict[str, Any]:
     return {
         "connection": request.connection.number,
         "number": request.number,
+        "arrived": request.arrived,
         "total_ms": total_ms,
         "bytes_in": len(request.payload),
         "age_ms": None if said is None else said.age_ms,
         "due_ms": None if due is None else (due - request.arrived) * 1000,
+        "traceparent": None if said is None else said.traceparent,
         "observation": request.observation or None,
     }
 
@@ -402,6 +409,9 @@ class OpenConnections:
 
     def __len__(self) -> int:
         return len(self._open)
+
+    def __iter__(self) -> Iterator[Connection]:
+        return iter(tuple(self._open))
 
     def next_number(self) -> int:
         """Return the next connection's number, from 1."""

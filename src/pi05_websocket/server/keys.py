@@ -121,6 +121,9 @@ class Refusal:
     retry_after_s: float | None = None
     """Sent as `Retry-After`."""
 
+    reason: str = "key"
+    """Why, in a word, for who counts."""
+
 
 _NO_KEY = (
     "This policy server lets in who has a key: Authorization: Api-Key KEY, or Bearer KEY.\n"
@@ -168,6 +171,7 @@ def decide(
             f"This key opens {', '.join(key.paths)} here and no other path.\n"
             "Correct the path in the robot's --policy.websocket_url, or ask for another key.\n",
             f"the key {key.name} does not open the path",
+            reason="path",
         )
     return key
 

@@ -7,11 +7,25 @@ observation or a chunk they copy: its memory is used again two requests later.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-__all__ = ["Closed", "Listener", "Opened", "Record", "RequestRecord"]
+import msgspec
+
+__all__ = [
+    "DISCONNECTED",
+    "Closed",
+    "Listener",
+    "Opened",
+    "Record",
+    "RequestRecord",
+    "ServerState",
+    "TurnedAway",
+]
+
+DISCONNECTED = "an operator has disconnected this robot"
+"""Why a connection ended that a person closed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +52,18 @@ class Closed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RequestRecord:
+class TurnedAway:
+    """A client was not let in."""
+
+    reason: str
+    """In a word: `key`, `path`, `full`, `busy`, `unready`; or the HTTP status."""
+
+    why: str
+    """What the log says of it."""
+
+
+# A struct: made for each request on the robots' event loop, in a sixth of a dataclass's time (0.4 us, not 2.3).
+class RequestRecord(msgspec.Struct, frozen=True, kw_only=True):
     """What became of one request. Durations in milliseconds."""
 
     connection: int
@@ -48,6 +73,9 @@ class RequestRecord:
     outcome: Literal["answered", "refused", "failed"]
     why: str = ""
     """Kind of the refusal, or the failure in one line; partly the client's words."""
+
+    arrived: float = 0.0
+    """`time.perf_counter()` when its last byte was there."""
 
     queue_ms: float = 0.0
     """From its last byte to the start of inference."""
@@ -69,6 +97,9 @@ class RequestRecord:
     """How long after its arrival the reply had to leave so that the arm need not hold; None: the robot does not
     say. Below 0: it had nothing to execute when it asked."""
 
+    traceparent: str | None = None
+    """The robot's trace, of which this is a part, in W3C form; None: it does not say."""
+
     observation: dict[str, Any] | None = None
     """As the policy got it; None where it was not decoded."""
     actions: Any = None
@@ -80,6 +111,30 @@ class RequestRecord:
         return self.due_ms is not None and 0 < self.due_ms < self.total_ms
 
 
-Record = Opened | Closed | RequestRecord
+Record = Opened | Closed | TurnedAway | RequestRecord
 
 Listener = Callable[[Record], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerState:
+    """How a server is, for who asks."""
+
+    at: float
+    """`time.perf_counter()` on the event loop."""
+
+    unready: str | None
+    """Why nobody is let in, as the end of a sentence; None: robots are welcome."""
+
+    paused: bool
+    draining: bool
+    can_pause: bool
+
+    waiting: int
+    """Requests that wait and are not being worked on."""
+
+    unanswered: Mapping[int, int]
+    """Number of each connection to how many of its requests are not answered yet."""
+
+    metadata: Mapping[str, Any]
+    """What a client that comes now is told."""

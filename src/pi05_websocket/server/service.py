@@ -22,9 +22,10 @@ from pi05_websocket.server.connection import CLOSE_GOING_AWAY, Connection, OpenC
 from pi05_websocket.server.doorkeeper import Doorkeeper
 from pi05_websocket.server.exposure import forwarded_for
 from pi05_websocket.server.http import authorization_of, plain_response, refusal_response
-from pi05_websocket.server.keys import Refusal
+from pi05_websocket.server.keys import Refusal, RobotKey
 from pi05_websocket.server.listening import Gate
-from pi05_websocket.server.records import Listener
+from pi05_websocket.server.operator import Operator
+from pi05_websocket.server.records import Listener, TurnedAway
 from pi05_websocket.server.requests import Answered
 from pi05_websocket.server.tls import Certificate
 
@@ -53,8 +54,9 @@ _LOOK_AGAIN_S = 1.0
 _FULL = Refusal(
     503,
     "This policy server has as many robots as it takes (--max-connections).\n",
-    "full",
+    "as many robots are connected as it takes",
     retry_after_s=10.0,  # somebody has to leave first, and robots stay for minutes
+    reason="full",
 )
 
 
@@ -85,9 +87,11 @@ class Service:
         self._drained = asyncio.Event()
         self._backend = backend(
             config,
-            lambda outcomes: self._call(self._deliver, outcomes),
-            lambda: self._call(self._drained.set),
+            lambda outcomes: self.call(self._deliver, outcomes),
+            lambda: self.call(self._drained.set),
         )
+        self.operator = Operator(self._backend, self._connections, metadata, self._no_room)
+        """For whoever runs the server. On the event loop: see `call`."""
 
     async def run(self, host: str, port: int, listening: Callable[[int], None]) -> None:
         """Serve until `request_stop`; tell `listening` the port once clients can connect.
@@ -135,19 +139,24 @@ class Service:
 
     def request_stop(self) -> None:
         """Ask the run to end, from any thread, without waiting. The second time it hurries."""
-        self._call(self._stop_or_hurry)
+        self.call(self._stop_or_hurry)
+
+    def call(self, callback: Callable[..., None], *args: Any) -> None:
+        """Have the event loop call this, from any thread, without waiting."""
+        with contextlib.suppress(RuntimeError):  # the loop has ended: nobody waits any more
+            self._loop.call_soon_threadsafe(callback, *args)
 
     def _accept(self, request: Any) -> Any:
         response = plain_response(request)
         if response is not None:
             return picows.WSUpgradeResponseWithListener(response, None)
         path = request.path.decode("ascii", "replace")
-        if self._gate.full:
-            return picows.WSUpgradeResponseWithListener(refusal_response(_FULL), None)
         forwarded = None
         if self._config.behind_proxy:  # from anybody else it is what the client says
             forwarded = forwarded_for(request.headers.getall("X-Forwarded-For", []))
-        admitted = self._doorkeeper.admit(authorization_of(request), path)
+        admitted: RobotKey | Refusal | None = _FULL if self._gate.full else None
+        if admitted is None:  # who has no key is not told how busy the server is
+            admitted = self._doorkeeper.admit(authorization_of(request), path)
         if not isinstance(admitted, Refusal):
             admitted = self._no_room() or admitted
         if isinstance(admitted, Refusal):
@@ -155,6 +164,7 @@ class Service:
                 "a client was not let in from=%s: HTTP %d, %s",
                 forwarded or "?", admitted.status, admitted.cause,
             )  # fmt: skip
+            self._connections.tell(TurnedAway(reason=admitted.reason, why=admitted.cause))
             return picows.WSUpgradeResponseWithListener(refusal_response(admitted), None)
         return Connection(
             self._metadata(),
@@ -169,11 +179,11 @@ class Service:
         )
 
     def _no_room(self) -> Refusal | None:
-        unready = self._backend.unready
+        unready = self.operator.unready
         if unready is not None:
             text = f"This policy server is not ready: {unready}.\n"
-            return Refusal(503, text, unready, retry_after_s=_RETRY_UNREADY_S)
-        return self._admission.refuse(time.perf_counter())
+            return Refusal(503, text, unready, _RETRY_UNREADY_S, reason="unready")
+        return _FULL if self._gate.full else self._admission.refuse(time.perf_counter())
 
     def _deliver(self, outcomes: Delivery) -> None:
         now = time.perf_counter()
@@ -181,10 +191,6 @@ class Service:
             if isinstance(outcome, Answered):
                 self._admission.waited(now, outcome.queue_ms / 1000)
             request.connection.deliver(request, outcome)
-
-    def _call(self, callback: Callable[..., None], *args: Any) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop has ended: nobody waits any more
-            self._loop.call_soon_threadsafe(callback, *args)
 
     async def _ping_now_and_then(self) -> None:
         while self._config.ping_interval_s:
@@ -222,4 +228,5 @@ class Service:
     def _stop_or_hurry(self) -> None:
         if self._stop.is_set():
             self._drained.set()
+        self.operator.stopping = True
         self._stop.set()

@@ -78,6 +78,7 @@ class PolicyWorker:
         self._undecoded: deque[_Waiting] = deque()
         self._times = ModelTimes()
         self._idle = True
+        self._paused = False
         self._stopping = False
         # Daemons: an inference that never returns must not keep the process from ending.
         self._thread = threading.Thread(target=self._run, name="pi05-policy", daemon=True)
@@ -134,6 +135,19 @@ class PolicyWorker:
             for waiting in overdue:
                 waiting.answer = self._overdue(waiting, now)
             self._settle([waiting.session for waiting in overdue])
+            if self._paused:
+                self._to_do.notify()  # nothing else wakes the policy thread to refuse who is too late by now
+
+    def pause(self) -> None:
+        """Begin no batch until `go_on`; the one under way ends as ever."""
+        with self._lock:
+            self._paused = True
+
+    def go_on(self) -> None:
+        """Begin batches again."""
+        with self._lock:
+            self._paused = False
+            self._to_do.notify()
 
     def stop(self) -> None:
         """End the threads after the inference under way, whose outcome is still delivered."""
@@ -218,7 +232,7 @@ class PolicyWorker:
                 plan = plan_batch(self._sessions.heads(), now, self._times.expect, self._settings)
                 if plan.late:
                     self._refuse(plan.late, now)
-                if plan.batch:
+                if plan.batch and not self._paused:
                     for waiting in plan.batch:
                         self._sessions.take(waiting)
                     self._idle = False
@@ -312,6 +326,7 @@ class PolicyWorker:
         return _failed(waiting.item, error)
 
     def _busy(self, waiting: _Waiting, why: str) -> Refusal:
+        why = "an operator has paused the server" if self._paused else why
         ahead = len(self._sessions)
         seconds = batches_ahead(ahead, self._times.expect, waiting.group, self._settings)
         return Refusal(

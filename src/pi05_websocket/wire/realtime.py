@@ -9,6 +9,7 @@ Pure. It is sent only to a server whose metadata announces it; every other serve
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
@@ -50,6 +51,9 @@ _MOST_HZ: Final = 10_000.0
 _LAST_SEQ: Final = 2**53
 _LONGEST_WORD: Final = 32
 _FLOATS: Final = ("f2", "f4", "f8")
+
+# Version 00 of W3C's Trace Context; an id of zeros is none.
+_TRACEPARENT: Final = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
 T = TypeVar("T")
 
@@ -107,6 +111,9 @@ class RealtimeRequest:
 
     age_ms: float = 0.0
     """The robot's estimate of how old the observation is when it arrives: the time a message travels."""
+
+    traceparent: str | None = None
+    """The trace this exchange is a part of, as W3C's Trace Context writes it; None: it is not traced."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,6 +176,8 @@ def with_realtime(observation: Mapping[str, Any], request: RealtimeRequest) -> d
         "leftover_ms": request.leftover_ms,
         "age_ms": float(request.age_ms),
     }
+    if request.traceparent is not None:
+        said["traceparent"] = request.traceparent
     return {**observation, REALTIME_KEY: said}
 
 
@@ -195,6 +204,7 @@ def split_realtime(
         deadline_ms=_optional(_milliseconds, said, "deadline_ms"),
         leftover_ms=_optional(_milliseconds, said, "leftover_ms"),
         age_ms=_optional(_milliseconds, said, "age_ms") or 0.0,
+        traceparent=_optional(_traceparent, said, "traceparent"),
     )
     if request.control_hz == 0.0:
         raise _wrong("control_hz", "a number above 0", request.control_hz)
@@ -279,6 +289,13 @@ def _number(said: Mapping[str, Any], key: str, *, most: float) -> float:
     if is_number and 0.0 <= value <= most:  # type: ignore[operator]  # NaN compares false
         return float(value)  # type: ignore[arg-type]
     raise _wrong(key, f"a number from 0 to {most:g}", value)
+
+
+def _traceparent(said: Mapping[str, Any], key: str) -> str:
+    value = said.get(key)
+    if isinstance(value, str) and _TRACEPARENT.fullmatch(value):
+        return value
+    raise _wrong(key, "a traceparent of W3C, version 00", value)
 
 
 def _word(said: Mapping[str, Any], key: str) -> str:

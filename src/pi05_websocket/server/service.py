@@ -164,7 +164,7 @@ class Service:
             await asyncio.sleep(_LOOK_AGAIN_S)
             self._doorkeeper.look_again()
             self._certificate.look_again()
-            self._connections.close_unwelcome()
+            self._connections.close_unwelcome(self._config.max_held_bytes)
             self._gate.tell()
 
     async def _finish_inference(self) -> None:

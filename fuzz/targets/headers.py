@@ -13,6 +13,7 @@ from typing import Final
 import picows
 from picows.picows import (  # type: ignore[attr-defined]  # what the library does before it asks us
     _parse_http_request,
+    _validate_upgrade_request,
 )
 from picows.url import parse_url
 
@@ -66,6 +67,10 @@ def _upgrade(data: bytes) -> str:
     if isinstance(admitted, Refusal):
         bytes(refusal_response(admitted).to_bytes())
         return f"{admitted.status} {address is not None}"
+    try:
+        _validate_upgrade_request(request)
+    except RuntimeError as exc:
+        str(exc).encode()  # it becomes the answer's body
     if admitted.name == "arm" and not (_SECRET.encode() in data and b"/cube" in data):
         raise Broken("let in without the secret, or to another path")
     return "admitted"
@@ -77,6 +82,8 @@ def _upgrades() -> Iterator[bytes]:
     yield b"GET / HTTP/1.1\r\n" + head + b"\r\nAuthorization: bearer " + _SECRET.encode()
     yield b"GET /cube?a=1 HTTP/1.1\r\n" + head + b"\r\nX-Forwarded-For: 10.0.0.1, 2001:db8::1"
     yield b"GET /healthz HTTP/1.1\r\nHost: x"
+    bad = head.replace(b": 13", b": \xff13") + b"\r\nAuthorization: Api-Key " + _SECRET.encode()
+    yield b"GET /cube HTTP/1.1\r\n" + bad
     yield b"GET / HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: fe80::1%eth0\r\nX-Forwarded-For: \xff"
 
 

@@ -335,7 +335,7 @@ def test_hundreds_of_connections_from_one_address(serve: Any, dial: Any, robot: 
     other.notices_nothing()
 
 
-def test_a_robot_too_many_is_told(serve: Any, robot: Any) -> None:
+def test_a_robot_too_many_is_told(serve: Any, robot: Any, caplog: pytest.LogCaptureFixture) -> None:
     """HTTP 503, which is tried again; it comes in when another has gone."""
     server = serve(max_connections=1)
     first = robot(server)
@@ -347,6 +347,7 @@ def test_a_robot_too_many_is_told(serve: Any, robot: Any) -> None:
         assert eventually(lambda: isinstance(second.unavailable(), ConnectFailed))
         assert eventually(lambda: "HTTP 503" in str(second.unavailable()))
         first.notices_nothing()
+        assert eventually(lambda: "connections refused, or cut" in caplog.text)
         first.close()
         assert eventually(lambda: second.unavailable() is None)
     finally:

@@ -124,6 +124,7 @@ class Service:
             return picows.WSUpgradeResponseWithListener(response, None)
         path = request.path.decode("ascii", "replace")
         if self._gate.full:
+            self._gate.turn_away()
             return picows.WSUpgradeResponseWithListener(refusal_response(_FULL), None)
         forwarded = None
         if self._config.behind_proxy:  # from anybody else it is what the client says

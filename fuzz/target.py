@@ -91,7 +91,8 @@ def check_scalars(value: object) -> None:
         for item in value:
             check_scalars(item)
     elif isinstance(value, np.ndarray | np.generic):
-        if value.dtype.kind not in "biufUS" or value.dtype.itemsize == 0:
+        empty_text = isinstance(value, np.str_ | np.bytes_)  # numpy takes trailing zeros off
+        if value.dtype.kind not in "biufUS" or (value.dtype.itemsize == 0 and not empty_text):
             raise Broken(f"an array of dtype {value.dtype}")
         value.tolist()
     elif type(value) not in (type(None), bool, int, float, str, bytes):

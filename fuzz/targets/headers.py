@@ -13,6 +13,7 @@ from typing import Final
 import picows
 from picows.picows import (  # type: ignore[attr-defined]  # what the library does before it asks us
     _parse_http_request,
+    _validate_upgrade_request,
 )
 from picows.url import parse_url
 
@@ -37,6 +38,7 @@ __all__ = ["TARGETS"]
 
 _NOW: Final = datetime(2026, 5, 1, tzinfo=UTC)
 _SECRET: Final = "pi05_" + "a" * 43
+_OF_ADDRESSES: Final = set("0123456789abcdef.:")
 _SALT: Final = bytes(range(16))
 
 
@@ -58,14 +60,20 @@ def _upgrade(data: bytes) -> str:
         bytes(response.to_bytes())
         return str(int(response.status))
     address = forwarded_for(request.headers.getall("X-Forwarded-For", []))
-    if address is not None and is_loopback(address) and is_private(address) and "%" in address:
-        raise Broken(f"an address with a zone passes for this machine: {address}")
+    if address is not None:
+        is_loopback(address), is_private(address)
+        if not set(address) <= _OF_ADDRESSES:
+            raise Broken(f"an address that could look like words in a log: {address!r}")
     admitted = decide(
         _KEYS, authorization_of(request), request.path.decode("ascii", "replace"), _NOW
     )
     if isinstance(admitted, Refusal):
         bytes(refusal_response(admitted).to_bytes())
         return f"{admitted.status} {address is not None}"
+    try:
+        _validate_upgrade_request(request)
+    except RuntimeError as exc:
+        str(exc).encode()  # it becomes the answer's body
     if admitted.name == "arm" and not (_SECRET.encode() in data and b"/cube" in data):
         raise Broken("let in without the secret, or to another path")
     return "admitted"
@@ -77,6 +85,8 @@ def _upgrades() -> Iterator[bytes]:
     yield b"GET / HTTP/1.1\r\n" + head + b"\r\nAuthorization: bearer " + _SECRET.encode()
     yield b"GET /cube?a=1 HTTP/1.1\r\n" + head + b"\r\nX-Forwarded-For: 10.0.0.1, 2001:db8::1"
     yield b"GET /healthz HTTP/1.1\r\nHost: x"
+    bad = head.replace(b": 13", b": \xff13") + b"\r\nAuthorization: Api-Key " + _SECRET.encode()
+    yield b"GET /cube HTTP/1.1\r\n" + bad
     yield b"GET / HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: fe80::1%eth0\r\nX-Forwarded-For: \xff"
 
 

@@ -307,6 +307,22 @@ def test_requests_without_end_in_one_piece(
     other.notices_nothing()
 
 
+def test_many_long_messages_that_do_not_end(
+    serve: Any, dial: Any, robot: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each within its bounds, together too much: some go, the robot stays."""
+    caplog.set_level("INFO")
+    server = serve(message_timeout_s=60, max_held_bytes=20_000_000)
+    other = robot(server)
+    long = frame(BINARY, bytes(8_000_000), announced=60_000_000)
+    clients = [dial(server, upgraded=True) for _ in range(4)]
+    for client in clients:
+        client.sendall(long)
+    assert closed_because(caplog, "bytes waiting, more than there is room for")
+    other.notices_nothing()
+    assert sum("more than there is room for" in line for line in caplog.messages) == 2
+
+
 def test_hundreds_of_connections_from_one_address(serve: Any, dial: Any, robot: Any) -> None:
     """The oldest that said nothing give way; the robot that was there stays, a later one comes in."""
     server = serve(max_connections_per_address=20, handshake_timeout_s=30)
@@ -319,7 +335,7 @@ def test_hundreds_of_connections_from_one_address(serve: Any, dial: Any, robot: 
     other.notices_nothing()
 
 
-def test_a_robot_too_many_is_told(serve: Any, robot: Any) -> None:
+def test_a_robot_too_many_is_told(serve: Any, robot: Any, caplog: pytest.LogCaptureFixture) -> None:
     """HTTP 503, which is tried again; it comes in when another has gone."""
     server = serve(max_connections=1)
     first = robot(server)
@@ -331,6 +347,7 @@ def test_a_robot_too_many_is_told(serve: Any, robot: Any) -> None:
         assert eventually(lambda: isinstance(second.unavailable(), ConnectFailed))
         assert eventually(lambda: "HTTP 503" in str(second.unavailable()))
         first.notices_nothing()
+        assert eventually(lambda: "connections refused, or cut" in caplog.text)
         first.close()
         assert eventually(lambda: second.unavailable() is None, 20.0)  # it asked to wait for 10 s
     finally:

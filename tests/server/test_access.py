@@ -127,6 +127,21 @@ def test_headers_that_are_none_are_refused(
     assert good.startswith(b"HTTP/1.1 101 ")
 
 
+@pytest.mark.parametrize("version", [b"\xff13", b"12", b"", b"13, 8"])
+def test_another_version_of_websocket_is_told_ours(
+    serve: Any, scripted: Any, caplog: pytest.LogCaptureFixture, version: bytes
+) -> None:
+    """By RFC 6455, 4.4, whatever bytes it is: the library stumbles over some, with a traceback in the log."""
+    server = serve(scripted)
+    request = b"GET / HTTP/1.1\r\n" + UPGRADE.replace(b"Version: 13", b"Version: " + version)
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as client:
+        client.sendall(request + b"\r\n")
+        answer = b"".join(iter(lambda: client.recv(65536), b""))
+    assert answer.startswith(b"HTTP/1.1 426 ")
+    assert b"Sec-WebSocket-Version: 13\r\n" in answer
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
 def test_a_key_for_one_path_opens_no_other(serve: Any, scripted: Any, file: Path) -> None:
     """HTTP 403, and what it does open."""
     secret = add_key(file, "cube", NOW, paths=("/cube",))

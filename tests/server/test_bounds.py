@@ -9,9 +9,18 @@ import pytest
 
 from pi05_websocket.errors import ConfigError
 from pi05_websocket.server import ServerConfig
-from pi05_websocket.server.bounds import Admission, Conduct, Door, neighbourhood
+from pi05_websocket.server.bounds import Admission, Conduct, Door, neighbourhood, too_much
 
 SPARE = 64
+
+
+@pytest.mark.parametrize(
+    ("most", "going"),
+    [(100, []), (60, []), (59, ["c"]), (30, ["c"]), (29, ["c", "b"]), (0, ["c", "b", "a"])],
+)
+def test_who_holds_most_goes_first(most: int, going: list[str]) -> None:
+    """And nobody more than it takes."""
+    assert too_much({"a": 10, "b": 20, "c": 30}, most) == going
 
 
 def door(most: int = 2, of_one: int | None = 3, **settings: Any) -> Door:
@@ -109,6 +118,7 @@ def test_bounds_of_an_address(address: str, settings: dict[str, Any], most: int)
 @pytest.mark.parametrize(
     "setting",
     [
+        "max_held_bytes",
         "max_connections",
         "max_connections_per_address",
         "max_pipelined_requests",
@@ -166,6 +176,7 @@ def test_a_message_that_begins_after_a_pause_and_does_not_end() -> None:
     assert mine.look(received=100, reading=True, now=60.0) is None
     assert mine.look(received=101, reading=True, now=61.0) is None
     assert mine.look(received=101, reading=True, now=66.0) is None
+    assert mine.unfinished(received=120) == 20
     assert mine.look(received=120, reading=True, now=66.1) == LATE
 
 

@@ -115,6 +115,8 @@ def test_who_sees_tracebacks(peer: str, settings: dict[str, Any], shown: bool) -
         (["1.2.3.4", "2001:db8::1"], "2001:db8::1"),
         (["203.0.113.9, who=admin"], None),
         ([""], None),
+        (["fe80::1%eth0"], "fe80::1"),
+        (["::1%x opened by admin"], "::1"),
     ],
 )
 def test_the_address_a_proxy_saw(headers: list[str], address: str | None) -> None:

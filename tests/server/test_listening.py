@@ -106,7 +106,7 @@ def test_one_too_many_cuts_the_oldest_that_said_nothing(
         gate.tell()
     assert gate.counts
     assert [record.getMessage()[:44] for record in caplog.records] == [
-        "1 connections refused or cut before their ha"
+        "1 connections refused, or cut before their h"
     ]
 
 

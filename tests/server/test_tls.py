@@ -97,6 +97,36 @@ def test_plain_text_to_a_tls_port_disturbs_nobody(serve: Any, scripted: Any, pki
     assert shown(server, pki)
 
 
+def test_a_failed_handshake_is_a_line_in_the_log(
+    serve: Any, scripted: Any, pki: Pki, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Scanners do it all day: no traceback, no ERROR; with the address, for who wants to keep it out."""
+    caplog.set_level("INFO")
+    server = serve(scripted, **pki.settings)
+    for said in (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b""):
+        with socket.create_connection(("127.0.0.1", server.port), timeout=10) as client:
+            client.sendall(said)
+            if said:
+                client.recv(65536)
+    with pytest.raises(ssl.SSLError):
+        ssl_hello(server.port, ssl.create_default_context())  # it does not know the authority
+    assert shown(server, pki)
+    server.close()
+    told = [
+        line
+        for line in caplog.messages
+        if line.startswith("a TLS handshake failed from=127.0.0.1:")
+    ]
+    assert told
+    assert not [record for record in caplog.records if record.levelname in ("WARNING", "ERROR")]
+
+
+def ssl_hello(port: int, context: ssl.SSLContext) -> None:
+    """Do a handshake."""
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as plain:
+        context.wrap_socket(plain, server_hostname="localhost").close()
+
+
 def test_a_renewed_certificate_counts_for_new_connections(
     serve: Any, scripted: Any, pki: Pki
 ) -> None:

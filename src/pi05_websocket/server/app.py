@@ -28,6 +28,7 @@ from pi05_websocket.policy import Policy, policy_metadata
 from pi05_websocket.server.backend import Backend, BackendFactory, Deliver
 from pi05_websocket.server.config import ServerConfig
 from pi05_websocket.server.exposure import not_behind_a_proxy, why_not_safe
+from pi05_websocket.server.failed_handshakes import told_in_a_line
 from pi05_websocket.server.operator import Operator
 from pi05_websocket.server.own_certificate import OwnCertificate
 from pi05_websocket.server.records import Listener
@@ -217,7 +218,8 @@ class PolicyServer:
         )
         renewing = asyncio.create_task(self._renew_now_and_then())
         try:
-            await self._service.run(self._host, self._port, note)
+            with told_in_a_line(asyncio.get_running_loop()):
+                await self._service.run(self._host, self._port, note)
             logger.info("stopped %s", self.url)
         except OSError as exc:
             number = errno.EADDRNOTAVAIL if exc.errno is None else exc.errno

@@ -10,13 +10,17 @@ from __future__ import annotations
 
 import ipaddress
 from collections import Counter
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 from pi05_websocket.server.config import ServerConfig
 from pi05_websocket.server.exposure import is_loopback
 from pi05_websocket.server.rate import TokenBucket
 
-__all__ = ["Admission", "Conduct", "Door", "neighbourhood"]
+__all__ = ["Admission", "Conduct", "Door", "neighbourhood", "too_much"]
+
+T = TypeVar("T", bound=Hashable)
 
 _SPARE = 64
 """Sockets beyond `max_connections`: so that a health check is answered, and a robot too many gets HTTP 503."""
@@ -42,6 +46,18 @@ def neighbourhood(address: str) -> str:
             return str(parsed.ipv4_mapped)
         return str(ipaddress.ip_network((parsed, _IPV6_HOME), strict=False))
     return str(parsed)
+
+
+def too_much(held: Mapping[T, int], most: int) -> list[T]:
+    """Return who has to go so that the rest hold no more bytes than `most`: the largest, as few as possible."""
+    excess = sum(held.values()) - most
+    going: list[T] = []
+    for who in sorted(held, key=held.__getitem__, reverse=True):
+        if excess <= 0:
+            break
+        excess -= held[who]
+        going.append(who)
+    return going
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +200,10 @@ class Conduct:
     def writing(self, *, paused: bool, now: float) -> None:
         """Note that what was sent piles up, or that it has left."""
         self._unread_since = now if paused else None
+
+    def unfinished(self, received: int) -> int:
+        """Return how many bytes of a message that has not ended are here, by what the socket has received."""
+        return received - self._seen
 
     def look(self, *, received: int, reading: bool, now: float) -> str | None:
         """Say what took too long. Ask now and then: what came since the last time counts from then.

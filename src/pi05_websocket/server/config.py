@@ -19,6 +19,7 @@ _AT_LEAST = {
     "max_wait_s": 0,
     "max_queued_requests": 1,
     "max_queued_bytes": 1024,
+    "max_held_bytes": 1024,
     "max_pipelined_requests": 1,
     "max_connections": 1,
     "max_small_frames_per_s": 1,
@@ -96,6 +97,10 @@ class ServerConfig:
 
     max_queued_bytes: int = 64 * 1024 * 1024
     """Bytes of one connection that may wait, likewise."""
+
+    max_held_bytes: int = 2 * 1024 * 1024 * 1024
+    """Bytes of all connections together: of requests that wait, and of messages that have not ended (these on
+    Linux only). Looked at every second; who holds most is closed with 1008 until it is enough."""
 
     max_pipelined_requests: int = 1024
     """Requests of one connection that may wait at all, those included that came in one piece with others; one

@@ -16,7 +16,7 @@ import picows
 
 from pi05_websocket.keepalive import notice_vanished_peers
 from pi05_websocket.server.backend import Backend
-from pi05_websocket.server.bounds import Conduct
+from pi05_websocket.server.bounds import Conduct, too_much
 from pi05_websocket.server.buffers import ReceiveBuffers
 from pi05_websocket.server.config import ServerConfig
 from pi05_websocket.server.doorkeeper import Doorkeeper
@@ -124,6 +124,17 @@ class Connection(picows.WSListener):  # type: ignore[misc]  # picows is compiled
             self.close(
                 CLOSE_KEY_OVER, f"the key {self.who} was revoked or replaced, or has expired"
             )
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of its requests that wait, and of a message that has not ended."""
+        fragments = 0 if self._fragments is None else len(self._fragments)
+        unfinished = self._conduct.unfinished(bytes_received(self._socket))
+        return self._queued_bytes + fragments + unfinished
+
+    def close_for_room(self) -> None:
+        """End a connection that holds more than the server has room for."""
+        self._end(f"{self.held_bytes} bytes waiting, more than there is room for")
 
     def close_if_out_of_bounds(self) -> None:
         """End a connection whose messages, or whose reading, took too long."""
@@ -452,8 +463,11 @@ class OpenConnections:
         for connection in tuple(self._open):
             connection.close(code, reason)
 
-    def close_unwelcome(self) -> None:
+    def close_unwelcome(self, max_held_bytes: int) -> None:
         """Say goodbye to those whose keys are no longer good, and to those who are out of bounds."""
+        held = {connection: connection.held_bytes for connection in self._open}
+        for connection in too_much(held, max_held_bytes):
+            connection.close_for_room()
         for connection in tuple(self._open):
             connection.close_if_unwelcome()
             connection.close_if_out_of_bounds()

@@ -76,7 +76,9 @@ def forwarded_for(headers: Sequence[str]) -> str | None:
     It is the last one: those before it are what the client, or a proxy farther away, said.
     """
     last = headers[-1].rpartition(",")[2].strip() if headers else ""
-    address = _address(last)
+    address = _address(
+        last.partition("%")[0]
+    )  # a zone may be any text, and this is written to logs
     return None if address is None else str(address)
 
 

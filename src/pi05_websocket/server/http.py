@@ -20,6 +20,9 @@ _UPGRADE_REQUIRED = (
     b"This is a policy server: it speaks OpenPI's protocol over WebSocket.\n"
     b"Connect a robot to it, or ask /healthz whether it is alive.\n"
 )
+_OTHER_VERSION = b"This policy server speaks version 13 of WebSocket.\n"
+_VERSIONS = ("13", "8", "7")
+"""Those picows takes: 8 and 7 are drafts of 13 with the same frames."""
 
 
 def plain_response(request: picows.WSUpgradeRequest) -> picows.WSUpgradeResponse | None:
@@ -33,6 +36,11 @@ def plain_response(request: picows.WSUpgradeRequest) -> picows.WSUpgradeResponse
     if request.headers.get("Upgrade", "").lower() != "websocket":
         return picows.WSUpgradeResponse.create_error_response(
             426, _UPGRADE_REQUIRED, {"Upgrade": "websocket"}
+        )
+    if request.headers.get("Sec-WebSocket-Version", "13") not in _VERSIONS:
+        # RFC 6455, 4.4. picows would quote it, and fails where it is no text.
+        return picows.WSUpgradeResponse.create_error_response(
+            426, _OTHER_VERSION, {"Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
         )
     return None
 

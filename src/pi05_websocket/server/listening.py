@@ -170,6 +170,10 @@ class Gate:
                 "max_connections_per_address do not count"
             )
 
+    def turn_away(self) -> None:
+        """Note that a client was told to come again later."""
+        self._door.refused += 1
+
     def left(self, client: _Client) -> None:
         """Note that a socket is being closed."""
         self._inside.pop(client.number, None)
@@ -180,7 +184,7 @@ class Gate:
         new, self._told = self._door.refused - self._told, self._door.refused
         if new:
             logger.warning(
-                "%d connections refused or cut before their handshake: too many at once (max_connections, "
+                "%d connections refused, or cut before their handshake: too many at once (max_connections, "
                 "max_connections_per_address)", new,
             )  # fmt: skip
 

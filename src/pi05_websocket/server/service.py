@@ -154,8 +154,11 @@ class Service:
         forwarded = None
         if self._config.behind_proxy:  # from anybody else it is what the client says
             forwarded = forwarded_for(request.headers.getall("X-Forwarded-For", []))
-        admitted: RobotKey | Refusal | None = _FULL if self._gate.full else None
-        if admitted is None:  # who has no key is not told how busy the server is
+        admitted: RobotKey | Refusal | None = None
+        if self._gate.full:
+            self._gate.turn_away()
+            admitted = _FULL
+        else:  # who has no key is not told how busy the server is
             admitted = self._doorkeeper.admit(authorization_of(request), path)
         if not isinstance(admitted, Refusal):
             admitted = self._no_room() or admitted
@@ -202,7 +205,7 @@ class Service:
             await asyncio.sleep(_LOOK_AGAIN_S)
             self._doorkeeper.look_again()
             self._certificate.look_again()
-            self._connections.close_unwelcome()
+            self._connections.close_unwelcome(self._config.max_held_bytes)
             self._gate.tell()
 
     async def _refuse_overdue_now_and_then(self) -> None:

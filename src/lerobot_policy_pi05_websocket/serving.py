@@ -73,7 +73,7 @@ class LeRobotPolicy:
         self._policy = policy
         self._origin = origin or Origin()
         self._model = Model(policy, config.dtype)
-        self._processors = Processors(preprocessor, postprocessor)
+        self._processors = Processors(preprocessor, postprocessor, policy.config.device)
         self._normalizer = normalizer_fingerprint(preprocessor, postprocessor)
         self._keys = ObservationKeys(policy.config, config.keys)
         action_dim = int(policy.config.output_features[ACTION].shape[0])

@@ -253,8 +253,7 @@ def test_the_correction_is_the_models_true_product(checkpoints: Checkpoints, kin
     policy._policy.model.rtc_processor = Checking("guided")
     torch.manual_seed(SEED)
     with torch.no_grad():
-        batch = policy._processors.before(policy._keys.batch(an_observation()))
-        batch.pop("action", None)
+        batch, _ = policy._processors.prepared([policy._keys.batch(an_observation())], None)
         policy._policy.predict_action_chunk(
             batch,
             prev_chunk_left_over=torch.zeros(1, 4, JOINTS),
@@ -275,11 +274,11 @@ def test_leftover_to_model_units_and_back(
     """What the preprocessor makes of raw rows, the postprocessor turns into the same raw rows."""
     policy = load_checkpoint(str(checkpoints(kind, **changes)))
     leftover = a_request().leftover
-    batch = policy._keys.batch(an_observation())
-    batch["action"] = padded([a_request()])
-    model_units = policy._processors.before(batch)["action"]
+    row = policy._keys.batch(an_observation())
+    _, model_units = policy._processors.prepared([row], padded([a_request()]))
+    assert model_units is not None
     assert np.abs(model_units[0].numpy() - leftover).mean() > 5.0
-    back = policy._processors.after(model_units)[0].numpy()
+    back = policy._processors.finished(model_units)[0]
     np.testing.assert_allclose(back, leftover, atol=1e-4)
 
 
@@ -292,9 +291,8 @@ def test_relative_actions_are_anchored_at_the_new_state(checkpoints: Checkpoints
     seen = []
     for seed in (1, 2):
         observation = an_observation(seed)
-        batch = policy._keys.batch(observation)
-        batch["action"] = padded([a_request()])
-        seen.append(policy._processors.before(batch)["action"])
+        row = policy._keys.batch(observation)
+        seen.append(policy._processors.prepared([row], padded([a_request()]))[1])
         expected = reanchor_relative_rtc_prefix(
             prev_actions_absolute=torch.from_numpy(a_request().leftover)[None],
             current_state=torch.from_numpy(observation["observation/state"]),

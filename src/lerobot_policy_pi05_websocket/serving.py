@@ -133,7 +133,7 @@ class LeRobotPolicy:
         return None if self._prefix is None else self._infer_realtime
 
     def infer_batch(self, observations: Sequence[Observation], /) -> list[Result]:
-        """Return the chunks of several observations, drawn for as `infer` would one after the other.
+        """Return the chunks of several observations; what is drawn comes from torch's global generator.
 
         Raises:
             ObservationError: One of them does not fit the policy.

@@ -426,6 +426,16 @@ def test_weights_that_were_not_loaded_are_noticed(checkpoints: Checkpoints, tmp_
         load_checkpoint(str(tmp_path))
 
 
+def test_another_policys_weights_are_noticed(checkpoints: Checkpoints, tmp_path: Path) -> None:
+    """LeRobot takes what has a known name, here nothing, and serves the rest at random."""
+    for file in checkpoints("act").iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    others = checkpoints("tdmpc") / "model.safetensors"
+    (tmp_path / others.name).write_bytes(others.read_bytes())
+    with pytest.raises(ConfigError, match=r"no name in model\.safetensors is the model's"):
+        load_checkpoint(str(tmp_path))
+
+
 def test_keys_can_be_renamed(checkpoints: Checkpoints) -> None:
     """For robots whose key map has other names; unknown inputs are refused."""
     folder = checkpoints("smolvla")

@@ -73,7 +73,7 @@ class LeRobotPolicy:
         self._policy = policy
         self._origin = origin or Origin()
         self._model = Model(policy, config.dtype)
-        self._processors = Processors(preprocessor, postprocessor)
+        self._processors = Processors(preprocessor, postprocessor, policy.config.device)
         self._normalizer = normalizer_fingerprint(preprocessor, postprocessor)
         self._keys = ObservationKeys(policy.config, config.keys)
         action_dim = int(policy.config.output_features[ACTION].shape[0])
@@ -133,7 +133,7 @@ class LeRobotPolicy:
         return None if self._prefix is None else self._infer_realtime
 
     def infer_batch(self, observations: Sequence[Observation], /) -> list[Result]:
-        """Return the chunks of several observations, drawn for as `infer` would one after the other.
+        """Return the chunks of several observations; what is drawn comes from torch's global generator.
 
         Raises:
             ObservationError: One of them does not fit the policy.

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a robot sends, as the batch a LeRobot policy wants.
 
-In: an observation in OpenPI's manner (flat keys, uint8 images, a prompt). Out: a batch of one, on the CPU, for
-the policy's own preprocessor. Runs on the policy thread.
+In: an observation in OpenPI's manner (flat keys, uint8 images, a prompt). Out: a row for a batch, on the CPU,
+its images still bytes. Runs on the policy thread.
 
 The rule: LeRobot's dots are slashes. `observation.images.front` is looked for under `observation/images/front`,
 then under its own name, unless the settings say under which.
@@ -117,7 +117,7 @@ class ObservationKeys:
         return tuple(value.shape if isinstance(value, np.ndarray) else None for value in found)
 
     def batch(self, observation: Mapping[str, Any]) -> dict[str, Any]:
-        """Return `(1, ...)` float tensors by LeRobot's names, and `task`.
+        """Return `(1, ...)` tensors by LeRobot's names, and `task`; images uint8 `(1, ..., rows, columns, 3)`.
 
         A policy that looks at several steps sees this one repeated. It was trained with steps one tick apart;
         a robot's last request is half a chunk old, so that remembering it would show a motion that was not.
@@ -152,7 +152,7 @@ class ObservationKeys:
 
 
 def _image(key: str, value: Any, shape: tuple[int, ...] | None) -> Tensor:
-    """Return `(3, H, W)` float32 in [0, 1]; `shape` is what it must be, None: any size."""
+    """Return `(H, W, 3)` uint8; `shape` is what it must be, channels first, None: any size."""
     is_image = isinstance(value, np.ndarray) and value.dtype == np.uint8
     if not is_image or value.ndim != 3 or value.shape[2] != 3:
         raise ObservationError(key, "a uint8 image (height, width, 3)", _described(value))
@@ -164,8 +164,7 @@ def _image(key: str, value: Any, shape: tuple[int, ...] | None) -> Tensor:
             "Set the camera's height and width in the robot's key map",
         )
     # A copy: what was received may be read-only, and torch wants to own what it may write.
-    channels_first = np.ascontiguousarray(value.transpose(2, 0, 1))
-    return torch.from_numpy(channels_first).to(torch.float32) / 255
+    return torch.from_numpy(value.copy())
 
 
 def _vector(key: str, value: Any, size: int) -> Tensor:

@@ -264,8 +264,7 @@ def test_the_correction_is_the_models_true_product(checkpoints: Checkpoints, kin
     policy._policy.model.rtc_processor = Checking("guided")
     torch.manual_seed(SEED)
     with torch.no_grad():
-        batch = policy._processors.before(policy._keys.batch(an_observation()))
-        batch.pop("action", None)
+        batch, _ = policy._processors.prepared([policy._keys.batch(an_observation())], None)
         policy._policy.predict_action_chunk(
             batch,
             prev_chunk_left_over=torch.zeros(1, 4, JOINTS),
@@ -286,11 +285,11 @@ def test_leftover_to_model_units_and_back(
     """What the preprocessor makes of raw rows, the postprocessor turns into the same raw rows."""
     policy = load_checkpoint(str(checkpoints(kind, **changes)))
     leftover = a_request().leftover
-    batch = policy._keys.batch(an_observation())
-    batch["action"] = padded([a_request()])
-    model_units = policy._processors.before(batch)["action"]
+    row = policy._keys.batch(an_observation())
+    _, model_units = policy._processors.prepared([row], padded([a_request()]))
+    assert model_units is not None
     assert np.abs(model_units[0].numpy() - leftover).mean() > 5.0
-    back = policy._processors.after(model_units)[0].numpy()
+    back = policy._processors.finished(model_units)[0]
     np.testing.assert_allclose(back, leftover, atol=1e-4)
 
 
@@ -303,9 +302,8 @@ def test_relative_actions_are_anchored_at_the_new_state(checkpoints: Checkpoints
     seen = []
     for seed in (1, 2):
         observation = an_observation(seed)
-        batch = policy._keys.batch(observation)
-        batch["action"] = padded([a_request()])
-        seen.append(policy._processors.before(batch)["action"])
+        row = policy._keys.batch(observation)
+        seen.append(policy._processors.prepared([row], padded([a_request()]))[1])
         expected = reanchor_relative_rtc_prefix(
             prev_actions_absolute=torch.from_numpy(a_request().leftover)[None],
             current_state=torch.from_numpy(observation["observation/state"]),
@@ -436,6 +434,16 @@ def test_weights_that_were_not_loaded_are_noticed(checkpoints: Checkpoints, tmp_
         (tmp_path / file.name).write_bytes(file.read_bytes())
     (tmp_path / "model.safetensors").write_bytes(b"not weights")
     with pytest.raises(ConfigError, match="the weights were not loaded"):
+        load_checkpoint(str(tmp_path))
+
+
+def test_another_policys_weights_are_noticed(checkpoints: Checkpoints, tmp_path: Path) -> None:
+    """LeRobot takes what has a known name, here nothing, and serves the rest at random."""
+    for file in checkpoints("act").iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    others = checkpoints("tdmpc") / "model.safetensors"
+    (tmp_path / others.name).write_bytes(others.read_bytes())
+    with pytest.raises(ConfigError, match=r"no name in model\.safetensors is the model's"):
         load_checkpoint(str(tmp_path))
 
 

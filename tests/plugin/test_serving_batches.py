@@ -79,10 +79,25 @@ def test_together_as_alone(checkpoints: Checkpoints, kind: str, changes: dict[st
                 assert batch[name][place : place + 1] == value
 
 
-def test_one_row_is_left_as_it_is() -> None:
-    """No copy of the images is made for it."""
-    image = torch.zeros(1, 3, 4, 4)
-    assert collated([{"image": image}])["image"] is image
+def test_images_become_what_lerobot_makes_of_them() -> None:
+    """Every byte divided by 255 as LeRobot divides it on a CPU, channels first, several steps or one."""
+    bytes_ = torch.arange(256, dtype=torch.uint8).reshape(1, 2, 8, 16).movedim(1, -1)
+    rgb = torch.cat([bytes_, bytes_[..., :1]], dim=-1)  # (1, 8, 16, 3)
+    expected = rgb.type(torch.float32).permute(0, 3, 1, 2) / 255
+    made = collated([{"image": rgb}, {"image": rgb.flip(1)}], torch.device("cpu"))["image"]
+    assert torch.equal(made, torch.cat([expected, expected.flip(2)]))
+    assert made.is_contiguous()
+    steps = collated([{"image": rgb[:, None].expand(1, 5, -1, -1, -1)}], torch.device("cpu"))
+    assert torch.equal(steps["image"], expected[:, None].expand(1, 5, -1, -1, -1))
+
+
+def test_what_is_no_image_is_only_put_together() -> None:
+    """States one below the other, texts in a list; a single one is not even copied."""
+    rows = [{"state": torch.full((1, 2), float(n)), "task": [str(n)]} for n in (1, 2)]
+    both = collated(rows, torch.device("cpu"))
+    assert both["state"].tolist() == [[1.0, 1.0], [2.0, 2.0]]
+    assert both["task"] == ["1", "2"]
+    assert collated(rows[:1], torch.device("cpu"))["state"] is rows[0]["state"]
 
 
 class Counting(ProcessorStep):

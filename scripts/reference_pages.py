@@ -180,8 +180,10 @@ PAGES: dict[str, Callable[[], str]] = {
     "server-settings.md": settings_page(
         "Settings of the server",
         "Each is a flag of `pi05-websocket serve`, with dashes for underscores, and a field of the "
-        "`config` that `WebsocketPolicyServer` takes ([serve a policy](../howto/serve-a-policy.md)).",
+        "`config` that `WebsocketPolicyServer` takes ([serve a policy](../howto/serve-a-policy.md)); those of "
+        "`GatewayConfig` are for servers behind it ([how](../howto/gateway.md)).",
         ("src/pi05_websocket/server/config.py", "ServerConfig"),
+        ("src/pi05_websocket/gateway/config.py", "GatewayConfig"),
     ),
     "library-settings.md": settings_page(
         "Settings of the library",

@@ -246,10 +246,21 @@ def test_what_is_no_policy_server_is_shown(scripted: Any, script: Any, trouble: 
 
 def test_who_speaks_unasked_loses_its_connection(scripted: Any, remote: Any) -> None:
     """From then on its messages could be anybody's: a new connection is opened, and robots go on."""
-    upstream = scripted(talking(METADATA, reply(2.0)))
+
+    def script(connection: Any) -> None:
+        connection.send(METADATA)
+        connection.recv()
+        connection.send(reply(1.0))
+        connection.send(reply(2.0))
+        connection.recv()
+
+    upstream = scripted(script)
     with PolicyGateway([upstream.url], port=0) as server:
-        assert eventually(lambda: upstream.connections >= 3)
-        assert server.port
+        robot = remote(server.url, wait_for_server=5)
+        for count in (2, 3, 4):
+            assert robot.infer({"state": 1})["actions"][0, 0] == 1.0
+            assert eventually(lambda wanted=count: upstream.connections >= wanted)
+            assert eventually(lambda: server.upstreams[0].usable)
 
 
 def test_a_reply_that_never_comes_costs_the_connection(scripted: Any, remote: Any) -> None:

@@ -6,7 +6,6 @@ In: words. Out: an exit code; 0 after SIGINT or SIGTERM, 1 when the address cann
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import socket
 import sys
@@ -16,8 +15,9 @@ from typing import Annotated, Literal
 import tyro
 
 from pi05_websocket.cli import EXIT_FAILED, EXIT_OK
+from pi05_websocket.cli.watching import watching
 from pi05_websocket.errors import ConfigError
-from pi05_websocket.ops import OpsConfig, make_ops_port
+from pi05_websocket.ops import OpsConfig
 from pi05_websocket.server import ServerConfig, WebsocketPolicyServer
 from pi05_websocket.server.exposure import is_loopback, not_behind_a_proxy, why_not_safe
 from pi05_websocket.server.loading import load_policy
@@ -54,6 +54,10 @@ class ServeCommand:
     port: int = 8000
     """TCP port; 0 lets the system choose one."""
 
+    otel_endpoint: str | None = None
+    """Send the server's part of robots' OpenTelemetry traces to this collector, such as http://localhost:4318;
+    env: as the OTEL_* variables say. None: none. Needs the extra otel."""
+
     log_level: Literal["debug", "info", "warning"] = "info"
     """debug tells each exchange with its timings."""
 
@@ -74,22 +78,18 @@ def run(argv: list[str]) -> int:
         level=command.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
     _refuse_to_serve_strangers(command)
-    ops = None
-    if command.ops.ops_port is not None:
-        ops = make_ops_port(command.ops, command.config, policy=command.policy)
     try:
-        # Before the policy is loaded, which may take minutes: they are to be seen.
-        with ops or contextlib.nullcontext():
+        with watching(
+            command.ops, command.config, command.otel_endpoint, policy=command.policy
+        ) as watched:
             server = WebsocketPolicyServer(
                 load_policy(command.policy),
                 command.host,
                 command.port,
                 config=command.config,
-                listeners=[] if ops is None else [ops.listener],
+                listeners=watched.listeners,
             )
-            if ops is not None:
-                ops.watch(server)
-                print(f"operations at {ops.url}", flush=True)
+            watched.begin(server)
             server.serve_forever(listening=lambda: print(welcome(command, server), flush=True))
     except OSError as exc:
         print(f"error: {exc.strerror or exc}", file=sys.stderr)

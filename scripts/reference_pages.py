@@ -180,8 +180,10 @@ PAGES: dict[str, Callable[[], str]] = {
     "server-settings.md": settings_page(
         "Settings of the server",
         "Each is a flag of `pi05-websocket serve`, with dashes for underscores, and a field of the "
-        "`config` that `WebsocketPolicyServer` takes ([serve a policy](../howto/serve-a-policy.md)).",
+        "`config` that `WebsocketPolicyServer` takes ([serve a policy](../howto/serve-a-policy.md)); "
+        "`OpsConfig` is the operations port's ([see how a server is](../howto/monitor.md)).",
         ("src/pi05_websocket/server/config.py", "ServerConfig"),
+        ("src/pi05_websocket/ops/config.py", "OpsConfig"),
     ),
     "library-settings.md": settings_page(
         "Settings of the library",

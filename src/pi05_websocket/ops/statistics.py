@@ -98,14 +98,14 @@ class Counts:
 
     def request(self, record: RequestRecord, who: str) -> None:
         """Count one request of a key."""
-        outcome = record.outcome
+        outcome, missed = record.outcome, record.missed
         self.outcomes[outcome] += 1
         self.bytes_in += record.bytes_in
         self.bytes_out += record.bytes_out
         self.total_s.add(record.total_ms / 1000)
         who = _bounded(who, self.key_misses)
         self.keys[who, outcome] += 1
-        self.key_misses[who] += record.missed
+        self.key_misses[who] += missed
         if record.age_ms:
             self.network_s.add(record.age_ms / 500)
         if outcome == "answered":
@@ -113,7 +113,7 @@ class Counts:
             self.infer_s.add(record.infer_ms / 1000)
             self.batch.add(record.batch)
             self.busy_s += record.infer_ms / record.batch / 1000
-            self.misses += record.missed
+            self.misses += missed
         elif outcome == "refused":
             self.refusals[_bounded(record.why, self.refusals)] += 1
         else:

@@ -35,6 +35,7 @@ from pi05_websocket.ops.listener import RecordQueue
 from pi05_websocket.server import ServerConfig, WebsocketPolicyServer
 from pi05_websocket.server.records import RequestRecord
 
+ROOT = Path(__file__).resolve().parent.parent
 KINDS = ("without", "with", "looked at")
 
 DESCRIPTION = """\
@@ -294,6 +295,13 @@ def report(turns: dict[str, list[dict[str, float]]], each_us: float) -> dict[str
     return figures
 
 
+def commit() -> str:
+    """Return the commit that is measured."""
+    words = ["git", "rev-parse", "--short", "HEAD"]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, check=False)
+    return done.stdout.strip() or "unknown"
+
+
 def main(settings: Settings) -> None:
     """Measure, print, and write."""
     load = os.getloadavg()[0]
@@ -315,7 +323,14 @@ def main(settings: Settings) -> None:
             f"{found['per_second']:17.1f}{found['rate_ratio']:8.3f}"
         )
     if settings.json is not None:
-        said = {"load_before": load, "robots": settings.robots, "figures": figures, "turns": turns}
+        said = {
+            "commit": commit(),
+            "load_before": load,
+            "robots": settings.robots,
+            "record_us": each_us,
+            "figures": figures,
+            "turns": turns,
+        }
         settings.json.write_text(json.dumps(said, indent=2) + "\n")
 
 

@@ -25,6 +25,7 @@ WITH_BLOCKS = (
     ROOT / "docs" / "howto" / "benchmark.md",
     ROOT / "docs" / "topics" / "many-robots.md",
     ROOT / "docs" / "howto" / "serve-a-policy.md",
+    ROOT / "docs" / "howto" / "monitor.md",
 )
 """Documents with generated blocks among what people wrote."""
 MARK = (

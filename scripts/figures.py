@@ -315,6 +315,44 @@ def _load_row(cell: dict[str, Any]) -> str:
     return f"| {' | '.join(columns)} |"
 
 
+def server_metrics() -> str:
+    """Return the table of the server's metrics, from the code."""
+    from pi05_websocket.ops.metrics import table
+
+    return table()
+
+
+def ops_overhead_block() -> str:
+    """Return what watching a server costs, or how to measure it."""
+    path = FIGURES / "ops_overhead.json"
+    if not path.exists():
+        return "`.venv/bin/python benchmarks/ops_overhead.py` measures it."
+    return ops_overhead(json.loads(path.read_text(encoding="utf-8")))
+
+
+def ops_overhead(said: dict[str, Any]) -> str:
+    """Return the table of `benchmarks/ops_overhead.py --json`."""
+    rows = [
+        "| operations port | processor time per observation | of that for watching | observations a second |",
+        "|---|---|---|---|",
+    ]
+    names = {"without": "none", "with": "open, scraped every 5 s", "looked at": "and a page open"}
+    for kind, shown in names.items():
+        found = said["figures"][kind]
+        rows.append(
+            f"| {shown} | {found['cpu_us']:.0f} µs | {found['accounted_us']:.1f} µs, "
+            f"{found['accounted_share']:.1%} | {found['per_second']:.0f} |"
+        )
+    rows += [
+        "",
+        f"{said['robots']} robots that ask as soon as they are answered (1.07 MB), a policy that answers "
+        "at once: with a real one the share is smaller.",
+        f"Measured with `benchmarks/ops_overhead.py` at a load of {said['load_before']:.1f}, at commit "
+        f"{said['commit']}.",
+    ]
+    return "\n".join(rows)
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
     "round trip": round_trip_block,
     "expert": expert_block,
@@ -325,5 +363,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "server load": server_load_block,
     "batches": batches_block,
     "demo picture": demo_picture,
+    "server metrics": server_metrics,
+    "ops overhead": ops_overhead_block,
 }
 """Name of a generated block -> what makes it. Documents have them between two comments."""

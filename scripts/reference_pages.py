@@ -181,9 +181,11 @@ PAGES: dict[str, Callable[[], str]] = {
         "Settings of the server",
         "Each is a flag of `pi05-websocket serve`, with dashes for underscores, and a field of the "
         "`config` that `WebsocketPolicyServer` takes ([serve a policy](../howto/serve-a-policy.md)); those of "
-        "`GatewayConfig` are for servers behind it ([how](../howto/gateway.md)).",
+        "`GatewayConfig` are for servers behind it ([how](../howto/gateway.md)), those of `OpsConfig` for the "
+        "operations port ([see how a server is](../howto/monitor.md)).",
         ("src/pi05_websocket/server/config.py", "ServerConfig"),
         ("src/pi05_websocket/gateway/config.py", "GatewayConfig"),
+        ("src/pi05_websocket/ops/config.py", "OpsConfig"),
     ),
     "library-settings.md": settings_page(
         "Settings of the library",

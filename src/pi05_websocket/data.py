@@ -92,6 +92,12 @@ class ExchangeRecord:
     delay_ticks: int | None = None
     """Inference delay: ticks executed between the observation and the takeover. None until merged."""
 
+    sent_s: float = 0.0
+    """When the request was handed over, in the machine's monotonic seconds."""
+
+    received_s: float = 0.0
+    """When the reply was there, likewise."""
+
     @property
     def encoding(self) -> str:
         """How the observation's images were sent: `raw` or `jpeg`."""

@@ -50,7 +50,7 @@ class Slow:
         return {"actions": np.arange(20, dtype=np.float32).reshape(10, 2)}
 
 
-def an_observation(deadline_ms: float, age_ms: float, seq: int) -> dict[str, Any]:
+def an_observation(leftover_ms: float, age_ms: float, seq: int) -> dict[str, Any]:
     """What a robot sends that says how long an answer is of use."""
     request = RealtimeRequest(
         seq=seq,
@@ -58,7 +58,7 @@ def an_observation(deadline_ms: float, age_ms: float, seq: int) -> dict[str, Any
         delay=1,
         execution_horizon=5,
         control_hz=30.0,
-        deadline_ms=deadline_ms,
+        leftover_ms=leftover_ms,
         age_ms=age_ms,
     )
     observation = {
@@ -81,21 +81,21 @@ class Laboratory:
         self.ops.watch(self.server)
         stop = threading.Event()
         threads = [
-            threading.Thread(target=self._drive, args=(deadline_ms, age_ms, stop))
-            for deadline_ms, age_ms in ((5000.0, 2.0), (215.0, 80.0))
+            threading.Thread(target=self._drive, args=(leftover_ms, age_ms, stop))
+            for leftover_ms, age_ms in ((5000.0, 2.0), (215.0, 80.0))
         ]
         for thread in threads:
             thread.start()
             stack.callback(thread.join)
         stack.callback(stop.set)
 
-    def _drive(self, deadline_ms: float, age_ms: float, stop: threading.Event) -> None:
+    def _drive(self, leftover_ms: float, age_ms: float, stop: threading.Event) -> None:
         with RemotePolicy("127.0.0.1", self.server.port) as robot:
             seq = 0
             while not stop.wait(0.15):
                 seq += 1
                 with contextlib.suppress(Pi05WebsocketError):
-                    robot.infer(an_observation(deadline_ms, age_ms, seq))
+                    robot.infer(an_observation(leftover_ms, age_ms, seq))
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ def a_reading(**changes: Any) -> Reading:
         [
             opened(),
             answered(age_ms=5.0, due_ms=1.0),
-            refused("busy"),
+            refused("busy", due_ms=1.0),
             refused("KeyError: 'x'", outcome="failed"),
             opened(2),
             Closed(connection=2, why="lost: no goodbye"),
@@ -75,7 +75,7 @@ def test_what_each_says(name: str, expected: Any) -> None:
 
 
 def test_a_key_that_missed_is_counted() -> None:
-    """A refused request missed too, as far as the robot stated a deadline."""
+    """What was refused has answered nobody too late: it is among the refusals."""
     assert read("key_deadline_misses", a_reading()) == {("arm",): 1}
 
 

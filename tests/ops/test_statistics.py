@@ -90,16 +90,15 @@ def test_what_belongs_to_nobody_is_counted_all_the_same() -> None:
 def test_names_are_bounded() -> None:
     """A stranger's words become labels: there is an end to them."""
     statistics = Statistics()
+    records: list[Record] = []
     for number in range(1000):
-        statistics.take(
-            [
-                opened(number, who=f"arm-{number}"),
-                answered(connection=number),
-                refused(f"Error{number}: x", connection=number, outcome="failed"),
-                refused(f"kind{number}", connection=number),
-            ],
-            1.0,
-        )
+        records += [
+            opened(number, who=f"arm-{number}"),
+            answered(connection=number),
+            refused(f"Error{number}: x", connection=number, outcome="failed"),
+            refused(f"kind{number}", connection=number),
+        ]
+    statistics.take(records, 1.0)
     counts = statistics.counts
     assert [len(counts.failures), len(counts.refusals), len(counts.key_misses)] == [201] * 3
     assert counts.keys["other", "answered"] == 800

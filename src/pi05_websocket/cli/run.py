@@ -40,8 +40,10 @@ from pi05_websocket.robot.settings import (
     limits_config,
     resume_config,
 )
+from pi05_websocket.robot.spans import RobotSpans
 from pi05_websocket.robot.trace import Trace
 from pi05_websocket.server.loading import load_object
+from pi05_websocket.telemetry import make_provider
 from pi05_websocket.units import UnitMap
 
 __all__ = ["RunCommand", "SimulatedRobot", "run"]
@@ -150,6 +152,13 @@ class RunCommand:
 
     trace: Path | None = None
     """Write each tick and exchange here, one JSON object a line."""
+
+    otel_endpoint: str | None = None
+    """Send OpenTelemetry traces, from camera to command, to this collector, such as http://localhost:4318; env:
+    as the OTEL_* variables say. None: none. Needs the extra otel."""
+
+    otel_sampling: float = 1.0
+    """Share of the exchanges that are traced, 0 to 1."""
 
     def units(self, key_map: KeyMap) -> UnitMap | None:
         """Return what is converted between robot and policy; None where nothing is."""
@@ -265,7 +274,8 @@ def run(argv: list[str]) -> int:
         _teleoperator(command.shadow) as teleoperator,
         RemotePolicy(config=connection, wait_for_server=0) as policy,
         _control_page(command.control_port, controls) as listeners,
-        contextlib.closing(Trace(command.trace, listeners=listeners)) as trace,
+        _spans(command) as spans,
+        contextlib.closing(Trace(command.trace, listeners=listeners, spans=spans)) as trace,
         Keyboard() as keyboard,
     ):
         if keyboard.on:
@@ -349,6 +359,16 @@ def _control_page(port: int | None, controls: Controls) -> Iterator[list[Control
         return
     with contextlib.closing(ControlPage(port, controls)) as page:
         yield [page]
+
+
+@contextlib.contextmanager
+def _spans(command: RunCommand) -> Iterator[RobotSpans | None]:
+    if command.otel_endpoint is None:
+        yield None
+        return
+    provider = make_provider("pi05-robot", command.otel_endpoint, sampling=command.otel_sampling)
+    with contextlib.closing(RobotSpans(provider)) as spans:
+        yield spans
 
 
 def _how_to_resume(port: int | None, *, keys: bool) -> str:

@@ -6,7 +6,6 @@ In: words. Out: an exit code; 0 after SIGINT or SIGTERM, 1 when the address cann
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import socket
 import sys
@@ -18,9 +17,10 @@ import tyro
 
 from pi05_websocket.cli import EXIT_FAILED, EXIT_OK
 from pi05_websocket.cli.serve_policy import PolicyChoice, load_warm
+from pi05_websocket.cli.watching import watching
 from pi05_websocket.errors import ConfigError
 from pi05_websocket.gateway import GatewayConfig, PolicyGateway
-from pi05_websocket.ops import OpsConfig, make_ops_port
+from pi05_websocket.ops import OpsConfig
 from pi05_websocket.server import ServerConfig, WebsocketPolicyServer
 from pi05_websocket.server.app import PolicyServer
 from pi05_websocket.server.exposure import is_loopback, not_behind_a_proxy, why_not_safe
@@ -61,6 +61,10 @@ class ServeCommand:
     port: int = 8000
     """TCP port; 0 lets the system choose one."""
 
+    otel_endpoint: str | None = None
+    """Send the server's part of robots' OpenTelemetry traces to this collector, such as http://localhost:4318;
+    env: as the OTEL_* variables say. None: none. Needs the extra otel."""
+
     log_level: Literal["debug", "info", "warning"] = "info"
     """debug tells each exchange with its timings."""
 
@@ -84,16 +88,12 @@ def run(argv: list[str]) -> int:
     )
     _refuse_to_serve_strangers(command)
     _check_choice(command)
-    ops = None
-    if command.ops.ops_port is not None:
-        ops = make_ops_port(command.ops, command.config, policy=_served(command))
     try:
-        # Before the policy is loaded, which may take minutes: they are to be seen.
-        with ops or contextlib.nullcontext():
-            server = _server(command, [] if ops is None else [ops.listener])
-            if ops is not None:
-                ops.watch(server)
-                print(f"operations at {ops.url}", flush=True)
+        with watching(
+            command.ops, command.config, command.otel_endpoint, policy=_served(command)
+        ) as watched:
+            server = _server(command, watched.listeners)
+            watched.begin(server)
             server.serve_forever(listening=lambda: print(welcome(command, server), flush=True))
     except OSError as exc:
         print(f"error: {exc.strerror or exc}", file=sys.stderr)

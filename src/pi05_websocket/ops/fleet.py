@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from pi05_websocket.server.records import RequestRecord
@@ -63,8 +63,12 @@ class Fleet:
     def __repr__(self) -> str:
         return f"<Fleet seconds={sum(second.number >= 0 for second in self._ring)}>"
 
-    def add(self, record: RequestRecord) -> None:
-        """Count one request in the second in which it ended."""
+    def add(self, records: Iterable[RequestRecord]) -> None:
+        """Count each request in the second in which it ended."""
+        for record in records:
+            self._add(record)
+
+    def _add(self, record: RequestRecord) -> None:
         number = int(record.arrived + record.total_ms / 1000)
         place = number % len(self._ring)
         second = self._ring[place]

@@ -30,10 +30,12 @@ class Histogram:
         """How many values there were."""
         return sum(self._counts)
 
-    def add(self, value: float) -> None:
-        """Count one value."""
-        self._counts[bisect_left(self.bounds, value)] += 1
-        self.sum += value
+    def add(self, values: Sequence[float]) -> None:
+        """Count some values."""
+        bounds, counts = self.bounds, self._counts
+        for value in values:
+            counts[bisect_left(bounds, value)] += 1
+        self.sum += sum(values)
 
     def cumulative(self) -> list[tuple[float, int]]:
         """Return for each bound how many values were at most that; the last bound is infinite."""

@@ -7,14 +7,14 @@ In: `server.records`, in their order, and the time. Out: figures. Bounded, howev
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pi05_websocket.ops.fleet import Fleet
 from pi05_websocket.ops.histogram import Histogram
 from pi05_websocket.ops.robot import Robot
 from pi05_websocket.ops.words import closing_reason, error_type, in_plain_words
-from pi05_websocket.server.records import Closed, Opened, Record, RequestRecord, TurnedAway
+from pi05_websocket.server.records import Closed, Opened, Record, RequestRecord
 from pi05_websocket.wire.refusals import KINDS
 
 __all__ = ["Counts", "Departed", "Statistics"]
@@ -96,28 +96,32 @@ class Counts:
     def __repr__(self) -> str:
         return f"<Counts requests={self.outcomes.total()} opened={self.opened}>"
 
-    def request(self, record: RequestRecord, who: str) -> None:
-        """Count one request of a key."""
-        outcome = record.outcome
-        self.outcomes[outcome] += 1
-        self.bytes_in += record.bytes_in
-        self.bytes_out += record.bytes_out
-        self.total_s.add(record.total_ms / 1000)
-        who = _bounded(who, self.key_misses)
-        self.keys[who, outcome] += 1
-        self.key_misses[who] += record.missed
-        if record.age_ms:
-            self.network_s.add(record.age_ms / 500)
-        if outcome == "answered":
-            self.queue_s.add(record.queue_ms / 1000)
-            self.infer_s.add(record.infer_ms / 1000)
-            self.batch.add(record.batch)
-            self.busy_s += record.infer_ms / record.batch / 1000
-            self.misses += record.missed
-        elif outcome == "refused":
-            self.refusals[_bounded(record.why, self.refusals)] += 1
-        else:
-            self.failures[_bounded(error_type(record.why), self.failures)] += 1
+    def requests(self, records: Sequence[RequestRecord], who: Sequence[str]) -> None:
+        """Count some requests and whose each is. All at once: one by one takes twice as long."""
+        answered = [record for record in records if record.outcome == "answered"]
+        for name in dict.fromkeys(who):
+            self.key_misses.setdefault(_bounded(name, self.key_misses), 0)
+        who = [name if name in self.key_misses else "other" for name in who]
+        pairs = list(zip(who, [record.outcome for record in records], strict=True))
+        self.keys.update(pairs)
+        self.outcomes.update([outcome for _, outcome in pairs])
+        self.bytes_in += sum([record.bytes_in for record in records])
+        self.bytes_out += sum([record.bytes_out for record in records])
+        self.busy_s += sum([record.infer_ms / record.batch for record in answered]) / 1000
+        self.total_s.add([record.total_ms / 1000 for record in records])
+        self.network_s.add([record.age_ms / 500 for record in records if record.age_ms])
+        self.queue_s.add([record.queue_ms / 1000 for record in answered])
+        self.infer_s.add([record.infer_ms / 1000 for record in answered])
+        self.batch.add([record.batch for record in answered])
+        for name, record in zip(who, records, strict=True):
+            if record.outcome == "answered":
+                if record.missed:
+                    self.misses += 1
+                    self.key_misses[name] += 1
+            elif record.outcome == "refused":
+                self.refusals[_bounded(record.why, self.refusals)] += 1
+            else:
+                self.failures[_bounded(error_type(record.why), self.failures)] += 1
 
 
 class Statistics:
@@ -145,28 +149,29 @@ class Statistics:
 
     def take(self, records: Iterable[Record], now: float) -> None:
         """Add some records."""
+        asked: list[RequestRecord] = []
+        who: list[str] = []
         for record in records:
             if isinstance(record, RequestRecord):
-                self._request(record)
+                robot = self._robots.get(record.connection)
+                if robot is not None:
+                    robot.add(record)
+                asked.append(record)
+                who.append("other" if robot is None else robot.opened.who)
             elif isinstance(record, Opened):
                 self.counts.opened += 1
                 self._robots[record.connection] = Robot(record, now)
             elif isinstance(record, Closed):
                 self._closed(record, now)
             else:
-                self._turned_away(record)
+                self.counts.turned_away[record.reason] += 1
+        self.counts.requests(asked, who)
+        self.fleet.add(asked)
 
     def see(self, unanswered: Mapping[int, int], now: float) -> None:
         """Note how many requests of each connection the server has not answered yet."""
         for number, robot in self._robots.items():
             robot.see(unanswered.get(number, 0), now)
-
-    def _request(self, record: RequestRecord) -> None:
-        robot = self._robots.get(record.connection)
-        if robot is not None:
-            robot.add(record)
-        self.counts.request(record, "other" if robot is None else robot.opened.who)
-        self.fleet.add(record)
 
     def _closed(self, record: Closed, now: float) -> None:
         self.counts.closed[closing_reason(record.why)] += 1
@@ -195,9 +200,6 @@ class Statistics:
         )
         if len(self._departed) > _MOST_DEPARTED:
             self._departed.popitem(last=False)
-
-    def _turned_away(self, record: TurnedAway) -> None:
-        self.counts.turned_away[record.reason] += 1
 
 
 def _bounded(name: str, counter: Counter[str]) -> str:

@@ -177,7 +177,7 @@ class Watch:
         lag_s = max(state.at - self._asked_at, 0.0)
         self._asked_at = None
         self._lag_ms = 1000 * lag_s
-        self.statistics.counts.lag_s.add(lag_s)
+        self.statistics.counts.lag_s.add([lag_s])
         self._state = state
         self._ran = True
         self.take()

@@ -13,7 +13,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -323,6 +323,7 @@ class ActionPlayer:
         tick: int,
         observe: Callable[[], Observation],
         measured: Float32Array | None = None,
+        seen_s: float | None = None,
     ) -> bool:
         """Send an observation if it is time to; say whether one was sent.
 
@@ -331,6 +332,7 @@ class ActionPlayer:
             observe: Makes the observation; not called when none is due.
             measured: The measured joints in it, as for `act`: where a slowed motion begins, and what a dry run
                 compares with. None: not known.
+            seen_s: When the cameras were read, on the player's clock; None: now. For spans.
 
         Raises:
             ObservationError: The observation does not fit the key map. Not retried: settings are wrong.
@@ -346,9 +348,16 @@ class ActionPlayer:
             return False
         observation = observe()
         request = self.scheduler.request(tick)
+        traceparent = None
+        if self._trace.spans is not None:
+            seen_s = now if seen_s is None else seen_s
+            traceparent = self._trace.spans.begin(
+                request.seq, seen_s=seen_s, observed_s=self._clock.now()
+            )
         support = realtime_support(self._policy.metadata)
         if support is not None and (support.refusals or self._conditions):
             said = self._realtime(request, self.scheduler.leftover(tick))
+            said = replace(said, traceparent=traceparent)
             observation = with_realtime(observation, said)
         before = time.perf_counter()
         try:

@@ -30,6 +30,8 @@ def exchange_record(
         jpeg_quality=exchange.quality,
         server_ms=server_infer_ms(reply.value),
         delay_ticks=tick - request.tick,
+        sent_s=exchange.sent_at,
+        received_s=reply.received_at,
     )
 
 
@@ -67,4 +69,6 @@ def tell_exchange(
         encoding=record.encoding,
         quality=record.jpeg_quality,
         outcome=outcome.name,
+        sent_s=round(record.sent_s, 6),
+        received_s=round(record.received_s, 6),
     )

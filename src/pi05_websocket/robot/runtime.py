@@ -149,11 +149,17 @@ class Runtime:
 
     def _tick(self, tick: int) -> None:
         player, key_map = self.player, self._key_map
+        seen_s = self._clock.now()
         seen, units = self._robot.get_observation(), self._units
         check_joints(seen.joints, key_map.joint_names)
         joints = seen.joints if units is None else units.to_policy(seen.joints)
         player.collect(tick)
-        player.ask(tick, lambda: key_map.observation(seen.images, joints, self._task), joints)
+        player.ask(
+            tick,
+            lambda: key_map.observation(seen.images, joints, self._task),
+            joints,
+            seen_s=seen_s,
+        )
         step = player.act(tick, joints)
         values, predicted = step.values, step.predicted
         if units is not None:

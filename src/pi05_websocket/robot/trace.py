@@ -15,15 +15,26 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-__all__ = ["Listener", "Trace"]
+__all__ = ["ExchangeSpans", "Listener", "Trace"]
 
 logger = logging.getLogger(__name__)
 
 
 Listener = Callable[[str, dict[str, Any]], None]
 """Told the kind and the facts of what happened, on the control thread; must be quick."""
+
+
+class ExchangeSpans(Protocol):
+    """Makes a distributed trace of each exchange (`robot.spans`); a listener too."""
+
+    def begin(self, seq: int, /, *, seen_s: float, observed_s: float) -> str | None:
+        """Begin that of a request; return what to tell the server."""
+        ...
+
+    def __call__(self, kind: str, facts: dict[str, Any], /) -> None:
+        """Take one line of the trace."""
 
 
 class Trace:
@@ -33,12 +44,21 @@ class Trace:
         path: The file.
         append: Whether to go on in it.
         listeners: Who else is told. One that raises is told nothing more.
+        spans: Is told too, and asked before each request.
     """
 
     def __init__(
-        self, path: str | Path | None, *, append: bool = False, listeners: Sequence[Listener] = ()
+        self,
+        path: str | Path | None,
+        *,
+        append: bool = False,
+        listeners: Sequence[Listener] = (),
+        spans: ExchangeSpans | None = None,
     ) -> None:
         self._listeners = list(listeners)
+        self.spans = spans
+        if spans is not None:
+            self._listeners.append(spans)
         self._file = None
         if path is not None:
             target = Path(path).expanduser()

@@ -46,7 +46,7 @@ POLICY_FLAG = re.compile(r"--policy\.([a-z_]+)")
 KEYMAP_CHOICE = re.compile(r"--policy\.keymap=([a-z]\w*)")
 COMMAND = re.compile(r"^ *pi05-websocket ([a-z]+)((?: .*?(?:\\\n)?)*)$", re.MULTILINE)
 COMMAND_FLAG = re.compile(r"(?<=\s)(--[a-z][a-z-]*)")
-OTHERS_FLAGS = {"type", "path", "device", "use_amp", "config", "dir"}
+OTHERS_FLAGS = {"type", "path", "device", "dtype", "use_amp", "config", "dir"}
 """Of every LeRobot policy, and of OpenPI's own `serve_policy.py`."""
 
 

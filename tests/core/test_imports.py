@@ -13,7 +13,13 @@ import pytest
 import pi05_websocket
 
 MODULES = sorted(m.name for m in pkgutil.walk_packages(pi05_websocket.__path__, "pi05_websocket."))
-NEED_EXTRAS = ("pi05_websocket.sim", "pi05_websocket.cli")
+NEED_EXTRAS = (
+    "pi05_websocket.sim",
+    "pi05_websocket.cli",
+    "pi05_websocket.ops.exposition",
+    "pi05_websocket.ops.port",
+    "pi05_websocket.ops.web",
+)
 BASE_MODULES = [name for name in MODULES if not name.startswith(NEED_EXTRAS)]
 
 

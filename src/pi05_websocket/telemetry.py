@@ -18,6 +18,9 @@ __all__ = ["ENVIRONMENT", "EpochClock", "context_of", "make_provider", "otel", "
 ENVIRONMENT = "env"
 """Endpoint that means: what the standard OTEL_* variables say."""
 
+_EXPORT_S = 2.0
+"""Longest time for an export, retries included: a collector that is gone keeps no program from ending."""
+
 _HTTP = "opentelemetry.exporter.otlp.proto.http.trace_exporter"
 
 
@@ -64,11 +67,11 @@ def make_provider(service: str, endpoint: str, *, sampling: float = 1.0) -> Any:
     return provider
 
 
-def _where(endpoint: str) -> dict[str, str]:
+def _where(endpoint: str) -> dict[str, Any]:
     if endpoint == ENVIRONMENT:
         return {}
     path = "" if endpoint.rstrip("/").endswith("/v1/traces") else "/v1/traces"
-    return {"endpoint": endpoint.rstrip("/") + path}
+    return {"endpoint": endpoint.rstrip("/") + path, "timeout": _EXPORT_S}
 
 
 def traceparent_of(span: Any) -> str | None:

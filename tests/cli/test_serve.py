@@ -17,8 +17,10 @@ import pytest
 
 from pi05_websocket import cli
 from pi05_websocket.cli import serve
-from pi05_websocket.server import ServerConfig
+from pi05_websocket.client import RemotePolicy
+from pi05_websocket.server import ServerConfig, WebsocketPolicyServer
 from pi05_websocket.server.app import why_not
+from pi05_websocket.server.replay import ReplayPolicy
 
 
 @pytest.fixture
@@ -56,6 +58,28 @@ def test_serves_until_it_is_told_to_stop(recording: str, number: signal.Signals)
     assert "stopped" in log
 
 
+def test_serves_what_other_servers_serve() -> None:
+    """The line names them; robots are answered by them."""
+    hold = WebsocketPolicyServer(ReplayPolicy(np.ones((1, 6))), port=0)
+    program = "import sys; from pi05_websocket.cli import main; sys.exit(main())"
+    words = [sys.executable, "-c", program, "serve", "--port", "0"]
+    with hold:
+        upstreams = ["--upstream", hold.url, "--upstream", "ws://127.0.0.1:9"]
+        with subprocess.Popen(
+            [*words, *upstreams, "--upstream-connections", "2"], stdout=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            found = re.search(r"serving (.*) at (ws://127\.0\.0\.1:\d+) ", line)
+            assert found, line
+            assert found[1] == f"{hold.url}, ws://127.0.0.1:9"
+            with RemotePolicy(found[2], wait_for_server=20) as robot:
+                assert robot.infer({"state": 1})["actions"][0, 0] == 1.0
+            process.send_signal(signal.SIGINT)
+            process.communicate(timeout=20)
+        assert process.returncode == 0
+
+
 def test_port_in_use(recording: str, capsys: pytest.CaptureFixture[str]) -> None:
     """The commonest failure says what to do instead."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -79,7 +103,12 @@ def test_port_in_use(recording: str, capsys: pytest.CaptureFixture[str]) -> None
         (["--policy", "x:y", "--host", "0.0.0.0", "--behind-proxy", "--keys", "x"], 2, "around the proxy"),
         (["--policy", "RECORDING", "--tls-cert", "x"], 2, "tls_cert and tls_key"),
         (["--policy", "RECORDING", "--keys", "nowhere.json"], 2, "the keys file cannot be read"),
-        ([], 2, "--policy"),
+        ([], 2, "say what to serve: --policy, or --upstream"),
+        (["--policy", "RECORDING", "--upstream", "ws://a:1"], 2, "say what to serve"),
+        (["--upstream", "ws://a:1", "--upstream", "ws://a:1"], 2, "given twice"),
+        (["--upstream", "http://a:1"], 2, "Did you mean ws://a:1"),
+        (["--upstream", "ws://a:1", "--upstream-timeout-s", "0"], 2, "upstream_timeout_s must be more"),
+        (["--upstream", "ws://a:1", "--host", "0.0.0.0"], 2, "no keys (--keys FILE"),
     ],
 )  # fmt: skip
 def test_refusals(
@@ -95,7 +124,16 @@ def test_help(capsys: pytest.CaptureFixture[str]) -> None:
     """Every setting is explained, with examples."""
     assert cli.main(["serve", "--help"]) == 0
     shown = capsys.readouterr().out
-    for word in ("--policy", "--host", "--port", "--debug", "--no-encoded-images", "examples:"):
+    for word in (
+        "--policy",
+        "--upstream",
+        "--upstream-timeout-s",
+        "--host",
+        "--port",
+        "--debug",
+        "--no-encoded-images",
+        "examples:",
+    ):
         assert word in shown
 
 
@@ -114,9 +152,6 @@ def test_why_an_address_cannot_be_used(error: OSError, message: str) -> None:
 
 def test_a_server_for_the_network_tells_its_address() -> None:
     """The line for the robot holds an address that works from there, not 0.0.0.0."""
-    from pi05_websocket.server import WebsocketPolicyServer
-    from pi05_websocket.server.replay import ReplayPolicy
-
     command = serve.ServeCommand(policy="x:y", host="0.0.0.0", port=8000)
     server = WebsocketPolicyServer(ReplayPolicy(np.zeros((1, 6))), command.host, command.port)
     shown = serve.welcome(command, server)

@@ -265,7 +265,8 @@ def relay(figures: dict[str, Any]) -> str:
     rows += [
         "",
         f"A batch of b takes these policies 20 + 2b ms. Measured with `benchmarks/relay.py` on {where['cpu']}, "
-        f"Python {where['python']}, at commit {where['commit']}; all processes share that machine.",
+        f"Python {where['python']}, at commit {where['commit']}; all processes share that machine, others use it "
+        f"too (load {where['load'].split()[0]} at the beginning, {where['load at the end'].split()[0]} at the end).",
     ]
     return "\n".join(rows)
 

@@ -49,7 +49,10 @@ def test_relay_tables(figures: ModuleType) -> None:
     names = [(server, size) for server in ("ours", "stock") for size in ("1.07 MB", "49 KB")]
     measured = {
         "request_bytes": {"1.07 MB": 1071583, "49 KB": 49362},
-        "machine": {"cpu": "2 x Example", "python": "3.12.1", "commit": "abc1234"},
+        "machine": {
+            **{"cpu": "2 x Example", "python": "3.12.1", "commit": "abc1234"},
+            **{"load": "1.0 2.0 3.0", "load at the end": "4.0 2.0 3.0"},
+        },
         "round trip": {f"{server}, {size}, direct": trip for server, size in names}
         | {
             f"{server}, {size}, gateway": trip | {"p50_ms": 24.9, "more_than_direct_ms": 1.5}
@@ -75,6 +78,7 @@ def test_relay_tables(figures: ModuleType) -> None:
         "0 of 878 requests lost, 0 answered with another's, the slowest answer after 1.0 s" in text
     )
     assert "2 x Example" in lines[-1]
+    assert "load 1.0 at the beginning, 4.0 at the end" in lines[-1]
 
 
 def test_expert_table(figures: ModuleType) -> None:

@@ -336,10 +336,20 @@ async def measure_throughput(settings: Settings) -> dict[str, dict[str, float]]:
         cells: list[tuple[tuple[str, str, int, str], str, Process | None]] = []
         for kind in CAPACITY:
             servers, gateway = stack.enter_context(pool(kind, settings, 2))
-            for size in SIZES:
-                for count in settings.clients:
-                    cells.append(((kind, size, count, "direct, one server"), servers[0].url, None))
-                    cells.append(((kind, size, count, "gateway, two"), gateway.url, gateway))
+            ways: list[tuple[str, str, Process | None]] = [
+                ("direct, one server", servers[0].url, None),
+                ("gateway, two", gateway.url, gateway),
+            ]
+            if kind == "stock" and settings.connections is None:
+                two = Process("gateway", "2", *(server.url for server in servers))
+                stack.callback(two.kill)
+                ways.append(("gateway, two, 2 connections each", two.url, two))
+            cells += [
+                ((kind, size, count, way), url, process)
+                for size in SIZES
+                for count in settings.clients
+                for way, url, process in ways
+            ]
         for _ in range(max(settings.rounds // 3, 1)):
             shuffle(cells)
             for (kind, size, count, way), url, process in cells:
@@ -434,9 +444,9 @@ async def robots(url: str, count: int, rate: float, *, seconds: float) -> dict[s
 def table(title: str, rows: dict[str, dict[str, float]]) -> str:
     """Lay figures out."""
     names = list(next(iter(rows.values())))
-    lines = [f"{title:<48}" + "".join(f"{name:>21}" for name in names)]
+    lines = [f"{title:<64}" + "".join(f"{name:>21}" for name in names)]
     lines += [
-        f"{name:<48}" + "".join(f"{row[key]:21.2f}" for key in names) for name, row in rows.items()
+        f"{name:<64}" + "".join(f"{row[key]:21.2f}" for key in names) for name, row in rows.items()
     ]
     return "\n".join(lines)
 

@@ -26,6 +26,7 @@ WITH_BLOCKS = (
     ROOT / "docs" / "topics" / "many-robots.md",
     ROOT / "docs" / "howto" / "serve-a-policy.md",
     ROOT / "docs" / "howto" / "monitor.md",
+    ROOT / "docs" / "howto" / "gateway.md",
 )
 """Documents with generated blocks among what people wrote."""
 MARK = (

@@ -20,6 +20,7 @@ __all__ = [
     "expert_success",
     "learned",
     "real",
+    "relay",
     "round_trip",
     "server_load",
 ]
@@ -37,6 +38,15 @@ PAIRINGS = {
     "raw TCP": "the same bytes over plain TCP",
 }
 """The benchmark's name of a pairing -> the reader's, in the order of the table."""
+
+SERVERS = {"stock": "OpenPI's server", "ours": "this project's"}
+"""The gateway benchmark's name of a server -> the reader's, in the order of the table."""
+
+TASKS = {
+    "cube": "cube at rest",
+    "belt": "cube on a moving belt",
+    "moved": "cube that is moved while the arm is on its way",
+}
 
 TASKS = {
     "cube": "cube at rest",
@@ -353,6 +363,65 @@ def ops_overhead(said: dict[str, Any]) -> str:
     return "\n".join(rows)
 
 
+def relay_block() -> str:
+    """Return what a gateway costs and saves, or how to find out."""
+    path = FIGURES / "relay.json"
+    if not path.exists():
+        return "`python benchmarks/relay.py` measures it on your machine."
+    return relay(json.loads(path.read_text(encoding="utf-8")))
+
+
+def relay(figures: dict[str, Any]) -> str:
+    """Return the tables of `benchmarks/relay.py --json`."""
+    trips, faults, where = figures["round trip"], figures["faults"], figures["machine"]
+    rows = [
+        "| behind it | observation | alone | through the gateway | more |",
+        "|---|---|---|---|---|",
+    ]
+    for server, shown in SERVERS.items():
+        for size in figures["request_bytes"]:
+            direct, through = (trips[f"{server}, {size}, {way}"] for way in ("direct", "gateway"))
+            rows.append(
+                f"| {shown} | {size} | {direct['p50_ms']:.1f} ms | {through['p50_ms']:.1f} ms "
+                f"| {through['more_than_direct_ms']:.1f} ms |"
+            )
+    rows += ["", *under_load(figures["throughput"]), ""]
+    rows += [
+        f"16 robots at 4 Hz before {SERVERS[server]}, one of two servers killed, later the other frozen: "
+        f"{run['lost']:.0f} of {run['requests']:.0f} requests lost, {run['foreign']:.0f} answered with "
+        f"another's, the slowest answer after {run['worst_ms'] / 1000:.1f} s."
+        for server, run in faults.items()
+    ]
+    rows += [
+        "",
+        "A batch of b takes these policies 20 + 2b ms. Measured with `benchmarks/relay.py` on "
+        f"{where['cpu']}, Python {where['python']}, at commit {where['commit']}; all processes share that "
+        f"machine, others use it too (load {where['load'].split()[0]} at the beginning, "
+        f"{where['load at the end'].split()[0]} at the end).",
+    ]
+    return "\n".join(rows)
+
+
+def under_load(loads: dict[str, Any]) -> list[str]:
+    """Return the table of throughput through a gateway, with most clients."""
+    most = max(int(name.split(", ")[2].split()[0]) for name in loads)
+    rows = [
+        f"{most} clients that ask as soon as they are answered, two servers:",
+        "",
+        "| behind it | observation | a second | of what the policies can | CPU of the gateway |",
+        "|---|---|---|---|---|",
+    ]
+    for name, load in loads.items():
+        server, size, clients, way = name.split(", ", 3)
+        if clients == f"{most} clients" and way.startswith("gateway"):
+            shown = SERVERS[server] + way.removeprefix("gateway, two")
+            rows.append(
+                f"| {shown} | {size} | {load['a_second']:.0f} | {100 * load['of_capacity']:.0f} % "
+                f"| {load['gateway_cpu_ms']:.1f} ms each |"
+            )
+    return rows
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
     "round trip": round_trip_block,
     "expert": expert_block,
@@ -361,6 +430,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "learned": learned_block,
     "real": real_block,
     "server load": server_load_block,
+    "relay": relay_block,
     "batches": batches_block,
     "demo picture": demo_picture,
     "server metrics": server_metrics,

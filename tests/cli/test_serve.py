@@ -20,8 +20,10 @@ import pytest
 from pi05_websocket import cli
 from pi05_websocket.cli import serve
 from pi05_websocket.cli.serve_policy import PolicyChoice, load_warm, warm_up_sizes
-from pi05_websocket.server import ServerConfig
+from pi05_websocket.client import RemotePolicy
+from pi05_websocket.server import ServerConfig, WebsocketPolicyServer
 from pi05_websocket.server.app import why_not
+from pi05_websocket.server.replay import ReplayPolicy
 
 CHOICE = PolicyChoice(policy="x:y")
 
@@ -173,6 +175,11 @@ def test_port_in_use(recording: str, capsys: pytest.CaptureFixture[str]) -> None
         (["--policy", "expert", "--policy.path", "x"], 2, "one of them"),
         (["--policy", "lerobot:x", "--policy.device", "cuda"], 2, "write ?device=cuda"),
         (["--policy.path", "./nowhere"], 2, "lerobot:"),
+        (["--policy", "RECORDING", "--upstream", "ws://a:1"], 2, "there is no policy to name"),
+        (["--upstream", "ws://a:1", "--upstream", "ws://a:1"], 2, "given twice"),
+        (["--upstream", "http://a:1"], 2, "Did you mean ws://a:1"),
+        (["--upstream", "ws://a:1", "--upstream-timeout-s", "0"], 2, "upstream_timeout_s must be more"),
+        (["--upstream", "ws://a:1", "--host", "0.0.0.0"], 2, "no keys (--keys FILE"),
     ],
 )  # fmt: skip
 def test_refusals(
@@ -186,9 +193,6 @@ def test_refusals(
 
 def test_a_server_with_its_own_certificate_tells_how_to_know_it(tmp_path: Path) -> None:
     """The line for the robot holds the fingerprint, and `wss://`."""
-    from pi05_websocket.server import WebsocketPolicyServer
-    from pi05_websocket.server.replay import ReplayPolicy
-
     config = ServerConfig(tls="auto", tls_folder=str(tmp_path))
     command = serve.ServeCommand(choice=CHOICE, host="127.0.0.1", port=8000, config=config)
     server = WebsocketPolicyServer(
@@ -203,7 +207,15 @@ def test_help(capsys: pytest.CaptureFixture[str]) -> None:
     """Every setting is explained, with examples."""
     assert cli.main(["serve", "--help"]) == 0
     shown = capsys.readouterr().out
-    for word in ("--policy", "--host", "--debug", "--no-encoded-images", "--ops-port", "examples:"):
+    for word in (
+        "--policy",
+        "--host",
+        "--debug",
+        "--no-encoded-images",
+        "--ops-port",
+        "--upstream",
+        "examples:",
+    ):
         assert word in shown
 
 
@@ -222,9 +234,6 @@ def test_why_an_address_cannot_be_used(error: OSError, message: str) -> None:
 
 def test_a_server_for_the_network_tells_its_address() -> None:
     """The line for the robot holds an address that works from there, not 0.0.0.0."""
-    from pi05_websocket.server import WebsocketPolicyServer
-    from pi05_websocket.server.replay import ReplayPolicy
-
     command = serve.ServeCommand(choice=CHOICE, host="0.0.0.0", port=8000)
     server = WebsocketPolicyServer(ReplayPolicy(np.zeros((1, 6))), command.host, command.port)
     shown = serve.welcome(command, server)
@@ -234,3 +243,25 @@ def test_a_server_for_the_network_tells_its_address() -> None:
     assert serve.welcome(keyed, server).endswith(" --policy.api_key_file=FILE")
     assert re.search(r"--policy\.websocket_url=ws://\d+\.\d+\.\d+\.\d+:8000$", shown)
     assert "0.0.0.0" not in shown
+
+
+def test_serves_what_other_servers_serve() -> None:
+    """The line names them; robots are answered by them."""
+    hold = WebsocketPolicyServer(ReplayPolicy(np.ones((1, 6))), port=0)
+    program = "import sys; from pi05_websocket.cli import main; sys.exit(main())"
+    words = [sys.executable, "-c", program, "serve", "--port", "0"]
+    with hold:
+        upstreams = ["--upstream", hold.url, "--upstream", "ws://127.0.0.1:9"]
+        with subprocess.Popen(
+            [*words, *upstreams, "--upstream-connections", "2"], stdout=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            found = re.search(r"serving (.*) at (ws://127\.0\.0\.1:\d+) ", line)
+            assert found, line
+            assert found[1] == f"{hold.url}, ws://127.0.0.1:9"
+            with RemotePolicy(found[2], wait_for_server=20) as robot:
+                assert robot.infer({"state": 1})["actions"][0, 0] == 1.0
+            process.send_signal(signal.SIGINT)
+            process.communicate(timeout=20)
+        assert process.returncode == 0

@@ -169,6 +169,15 @@ def test_a_reply_that_cannot_be_decoded_fails_alone() -> None:
     assert client.receive(b"\x80") == [ReplyReceived(2, {}, 1)]
 
 
+def test_who_passes_replies_on_gets_them_as_they_came() -> None:
+    """Nothing is decoded, not even what cannot be; metadata is."""
+    client = ClientProtocol(undecoded=True)
+    [introduced] = client.receive(codec.encode({"a": 1}))
+    assert introduced == MetadataReceived({"a": 1})
+    client.request_sent(1)
+    assert client.receive(b"\xc1") == [ReplyReceived(1, b"\xc1", 1)]
+
+
 def test_an_error_text_fails_its_request_and_those_behind_it() -> None:
     """A stock server closes after an error, so what was pipelined is lost with it."""
     client = ready_client(1, 2, 3)
@@ -288,6 +297,26 @@ def test_error_text(debug: bool, first_line: str) -> None:
         lines = server.error_text(exc).splitlines()
     assert lines[0] == first_line
     assert lines[-1] == "KeyError: 'observation/state'"
+
+
+@pytest.mark.parametrize(
+    ("debug", "text", "passed_on"),
+    [
+        (True, "Traceback ...\nKeyError: 1\n", "Traceback ...\nKeyError: 1\n"),
+        (False, "Traceback ...\nKeyError: 1\n", "KeyError: 1\n"),
+        (False, "", "server error\n"),
+    ],
+)
+def test_another_servers_error_is_passed_on(debug: bool, text: str, passed_on: str) -> None:
+    """Word for word to whom may see tracebacks."""
+    assert ServerProtocol({}, debug=debug).passed_on(server_error(text)) == passed_on
+
+
+def test_what_a_server_announced_can_be_asked() -> None:
+    """Who passes messages on has to know what clients were told."""
+    server = ServerProtocol({}, encoded_images=True, deadlines=True)
+    assert (server.encoded_images, server.reads_realtime) == (True, True)
+    assert (ServerProtocol({}).encoded_images, ServerProtocol({}).reads_realtime) == (False, False)
 
 
 def test_without_debug_no_file_and_no_note_is_told() -> None:

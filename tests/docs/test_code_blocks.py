@@ -122,6 +122,22 @@ def test_tutorials_policy_nods() -> None:
     assert lifts == [-40, 0, -40, 0, -40, 0, -40, 0]
 
 
+def test_gateway_in_python(ramp: WebsocketPolicyServer) -> None:
+    """One of its servers answers, the other is not there; Ctrl-C ends it in order."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    program = named_block("docs/howto/gateway.md", "gateway.py")
+    for name, number in (("8000", ramp.port), ("8002", 9), ("8001", port)):
+        program = program.replace(name, str(number))
+    with subprocess.Popen([sys.executable, "-c", program]) as gateway:
+        try:
+            with RemotePolicy("127.0.0.1", port, wait_for_server=20) as robot:
+                assert robot.infer(so101_observation())["actions"].shape[1] == 6
+        finally:
+            gateway.send_signal(signal.SIGINT)
+    assert gateway.returncode == 0
+
+
 def test_served_policy_of_ones_own(run, tmp_path: Path) -> None:
     """`my_policy.py` holds, and `serve_it.py` serves it."""
     (tmp_path / "my_policy.py").write_text(named_block(SERVE_A_POLICY, "my_policy.py"))

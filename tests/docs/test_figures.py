@@ -176,3 +176,42 @@ def test_batches_table(figures: ModuleType) -> None:
     assert lines[3] == "| vqbet | one for each | none, to the bit |  |"
     assert "16 requests together" in lines[-1]
     assert "at commit abc1234" in lines[-1]
+
+
+def test_relay_tables(figures: ModuleType) -> None:
+    """What a gateway adds, what it carries with most clients, what was lost, and where that was measured."""
+    trip = {"p50_ms": 23.4, "p99_ms": 30.0, "more_than_direct_ms": 0.0}
+    load = {"a_second": 602.0, "of_capacity": 0.98, "gateway_cpu_ms": 0.61}
+    names = [(server, size) for server in ("ours", "stock") for size in ("1.07 MB", "49 KB")]
+    measured = {
+        "request_bytes": {"1.07 MB": 1071583, "49 KB": 49362},
+        "machine": {
+            **{"cpu": "2 x Example", "python": "3.12.1", "commit": "abc1234"},
+            **{"load": "1.0 2.0 3.0", "load at the end": "4.0 2.0 3.0"},
+        },
+        "round trip": {f"{server}, {size}, direct": trip for server, size in names}
+        | {
+            f"{server}, {size}, gateway": trip | {"p50_ms": 24.9, "more_than_direct_ms": 1.5}
+            for server, size in names
+        },
+        "throughput": {
+            f"{server}, {size}, {clients} clients, {way}": load
+            for server, size in names
+            for clients in (1, 64)
+            for way in ("direct, one server", "gateway, two", "gateway, two, 2 connections each")
+        },
+        "faults": {"stock": {"requests": 878.0, "lost": 0.0, "foreign": 0.0, "worst_ms": 1042.7}},
+    }
+
+    text = figures.relay(measured)
+    lines = text.splitlines()
+
+    assert lines[2] == "| OpenPI's server | 1.07 MB | 23.4 ms | 24.9 ms | 1.5 ms |"
+    assert "| this project's | 49 KB | 602 | 98 % | 0.6 ms each |" in lines
+    assert "| OpenPI's server, 2 connections each | 1.07 MB | 602 | 98 % | 0.6 ms each |" in lines
+    assert text.count("602") == 8
+    assert (
+        "0 of 878 requests lost, 0 answered with another's, the slowest answer after 1.0 s" in text
+    )
+    assert "2 x Example" in lines[-1]
+    assert "load 1.0 at the beginning, 4.0 at the end" in lines[-1]

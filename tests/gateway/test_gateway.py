@@ -150,6 +150,40 @@ def test_newest_wins_while_a_robot_waits(world: Any, make_gate: Any) -> None:
     assert exchanges[2].result(10).value["number"] == 2
 
 
+def test_images_are_decoded_when_a_server_comes_that_reads_none(world: Any, make_gate: Any) -> None:
+    """A request that waits for one that reads JPEG goes to the other as arrays."""
+    gate, echo = make_gate("reads"), Echo("stock")
+    reading = world.upstream(gate, deadlines=False)
+    later = world.upstream(echo, **AS_STOCK)
+    port = later.port
+    later.close()
+    gateway = world.gateway(reading, later.url, ready=1, gateway={"upstream_connections": 1})
+    robots = [world.robot(gateway, image_transport="jpeg") for _ in range(2)]
+    exchanges = [robot.submit({"number": n, "image": RAMP}) for n, robot in enumerate(robots)]
+    reach(lambda: gateway._backend_now.waiting == 1)
+    world.upstream(echo, port, **AS_STOCK)
+    answered = {exchange.result(20).value["by"] for exchange in exchanges[1:]}
+    gate.let_through(100)
+    answered.add(exchanges[0].result(20).value["by"])
+    assert answered >= {"stock"}
+    assert echo.seen[0]["image"].shape == RAMP.shape
+
+
+def test_a_server_of_another_kind_may_take_its_place(world: Any) -> None:
+    """Ours with many connections, then a stock one with one: what it says now counts."""
+    first = world.upstream(Echo("ours"))
+    gateway = world.gateway(first)
+    robot = world.robot(gateway)
+    reach(lambda: gateway.upstreams[0].connections == 32)
+    assert robot.infer({"number": 1})["by"] == "ours"
+    first.close()
+    world.upstream(Echo("stock"), first.port, **AS_STOCK)
+    reach(lambda: gateway.upstreams[0].usable)
+    assert robot.infer({"number": 2})["by"] == "stock"
+    assert gateway.upstreams[0].connections == 1
+    assert robot.connection.reconnects == 0
+
+
 # ---------------------------------------------------------------------------------------------------- errors
 
 

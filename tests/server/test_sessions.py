@@ -82,6 +82,25 @@ def test_a_superseded_request_waits_for_the_one_under_way() -> None:
     assert names(sessions.settle(["a"])) == ["a2"]
 
 
+def test_who_was_taken_in_vain_stands_first_again() -> None:
+    """Nobody answered it; a newer one of its robot supersedes it, and one that is gone is forgotten."""
+    a1, a2, b1 = waiting("a1", typed=True), waiting("a2", typed=True), waiting("b1")
+    sessions = lines(a1, b1)
+    for request in (a1, b1):
+        sessions.take(request)
+    assert sessions.put_back(b1)
+    assert names(sessions.heads()) == ["b1"]
+    sessions.push(a2)
+    assert sessions.put_back(a1)
+    assert len(sessions) == 3
+    assert names(sessions.heads()) == ["a1", "b1"]
+    sessions.supersede("a")
+    assert names(sessions.settle(["a"])) == ["a1"]
+    sessions.take(a2)
+    sessions.drop("a")
+    assert not sessions.put_back(a2)
+
+
 def test_stock_requests_are_never_dropped() -> None:
     """A stock client does not know the word; it pipelines and gets every answer."""
     a1, a2, a3 = waiting("a1"), waiting("a2", typed=True), waiting("a3")

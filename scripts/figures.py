@@ -262,11 +262,12 @@ def relay(figures: dict[str, Any]) -> str:
         f"another's, the slowest answer after {run['worst_ms'] / 1000:.1f} s."
         for server, run in faults.items()
     ]
+    before, after = (where[name].split()[0] for name in ("load", "load at the end"))
     rows += [
         "",
         f"A batch of b takes these policies 20 + 2b ms. Measured with `benchmarks/relay.py` on {where['cpu']}, "
-        f"Python {where['python']}, at commit {where['commit']}; all processes share that machine, others use it "
-        f"too (load {where['load'].split()[0]} at the beginning, {where['load at the end'].split()[0]} at the end).",
+        f"Python {where['python']}, at commit {where['commit']}. All processes share that machine, with others "
+        f"(load {before} at the beginning, {after} at the end).",
     ]
     return "\n".join(rows)
 

@@ -232,6 +232,16 @@ def test_what_is_no_request_never_reaches_an_upstream(
     assert echo.seen == []
 
 
+def test_whatever_is_wrong_with_a_request_is_its_own(world: Any) -> None:
+    """An array where a word should be, in an image that has to be decoded: an error, and nobody waits."""
+    echo = Echo()
+    robot = world.robot(world.gateway(world.upstream(echo, **AS_STOCK)))
+    image = {"__image__": "jpeg", "data": b"x", "shape": [8, 8, 3], "layout": np.zeros(3)}
+    with pytest.raises(PolicyError, match=r"layout|ambiguous"):
+        robot.infer({"image": image})
+    assert echo.seen == []
+
+
 def test_an_upstreams_refusal_reaches_the_robot(world: Any, tmp_path: Path) -> None:
     """The gateway has a key of its own there, sent as OpenPI's client does, and that may not ask so often."""
     keys, secret = tmp_path / "keys.json", tmp_path / "secret"

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pi05_websocket.client.config import ConnectionConfig
-from pi05_websocket.errors import Pi05WebsocketError, ServerError, WireError
+from pi05_websocket.errors import Pi05WebsocketError, ServerError
 from pi05_websocket.gateway import outcomes
 from pi05_websocket.gateway.agreement import identity_of
 from pi05_websocket.gateway.config import GatewayConfig
@@ -204,7 +204,7 @@ class GatewayBackend:
             self._told[request.connection] = told
         return self._pool.serves(told)
 
-    def _was_read(self, ticket: Ticket, error: WireError | None) -> None:
+    def _was_read(self, ticket: Ticket, error: Exception | None) -> None:
         waiting = self._unread.pop(ticket)
         waiting.ready = True
         if error is not None:

@@ -11,7 +11,6 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from pi05_websocket.errors import WireError
 from pi05_websocket.gateway.skimming import Skimmed, normalised, skim
 from pi05_websocket.gateway.ticket import Ticket
 from pi05_websocket.wire.limits import DecodeLimits
@@ -20,7 +19,7 @@ __all__ = ["Reader"]
 
 _THREADS = 2
 
-Read = Callable[[Ticket, WireError | None], None]
+Read = Callable[[Ticket, Exception | None], None]
 
 
 class Reader:
@@ -59,7 +58,7 @@ class Reader:
                     self._decode_beside(ticket)
                     return
                 self._look_at(ticket, ticket.skimmed)
-        except WireError as exc:
+        except Exception as exc:  # whatever it is belongs to this request alone
             self._read(ticket, exc)
             return
         if arrays and ticket.images:
@@ -108,7 +107,7 @@ class Reader:
                 self._look_at(ticket, decoded)
             else:
                 ticket.arrays = decoded
-        except WireError as exc:
+        except Exception as exc:
             self._read(ticket, exc)
         else:
             self._read(ticket, None)

@@ -41,7 +41,9 @@ class Drive:
         self.policy = ScriptedPolicy(self.clock)
         if announced:
             self.policy.metadata = announcement(RealtimeSupport())
-        scheduler = SchedulerConfig(action_horizon=20, margin_ticks=1, seam=SeamConfig(kind="rtc"))
+        scheduler = SchedulerConfig(
+            action_horizon=20, margin_ticks=1, max_age_ticks=60, seam=SeamConfig(kind="rtc")
+        )
         config = PlayerConfig(scheduler=scheduler, use_rtc=use_rtc)
         self.player = ActionPlayer(self.policy, config, clock=self.clock)
         self.player.start_episode()
@@ -87,7 +89,7 @@ def test_a_server_that_conditions_is_sent_what_is_still_to_be_executed():
     assert (said.seq, said.execution_horizon, said.control_hz) == (1, 20, 30.0)
     assert said.delay == drive.player.scheduler.delay.ticks()
     assert said.leftover_ms == pytest.approx(len(said.leftover) * 1000 / 30)
-    assert said.deadline_ms == pytest.approx(40 * 1000 / 30)
+    assert said.deadline_ms == pytest.approx(2000)
 
 
 def test_before_the_first_chunk_there_is_nothing_left_over():
@@ -99,7 +101,7 @@ def test_before_the_first_chunk_there_is_nothing_left_over():
 
     assert said is not None
     assert len(said.leftover) == 0
-    assert (said.deadline_ms, said.leftover_ms) == (None, 0.0)
+    assert (said.deadline_ms, said.leftover_ms) == (pytest.approx(2000), 0.0)
 
 
 @pytest.mark.parametrize("prefix", ["none", "guided"])
@@ -116,7 +118,7 @@ def test_a_server_that_plans_is_told_when_the_arm_runs_out_of_rows(prefix: str):
     left = 40 - (drive.tick - 1 - drive.player.scheduler.held_ticks)
     assert len(said.leftover) == 0
     assert said.leftover_ms == pytest.approx(left * 1000 / 30)
-    assert said.deadline_ms == pytest.approx(40 * 1000 / 30)
+    assert said.deadline_ms == pytest.approx(2000)
 
 
 @pytest.mark.parametrize(("asked_s", "waited_ticks"), [(0.5, 15), (60.0, 150), (None, 3)])
@@ -212,3 +214,18 @@ def test_an_observation_that_cannot_be_sent_leaves_no_request_behind():
         player.ask(0, dict)
 
     assert player.scheduler.in_flight is None
+
+
+def test_without_a_bound_on_age_any_answer_is_of_use():
+    """Nothing is said then: no server may refuse it."""
+    clock = FakeClock()
+    policy = ScriptedPolicy(clock)
+    policy.metadata = announcement(RealtimeSupport(prefix="none", refusals=True))
+    player = ActionPlayer(policy, PlayerConfig(), clock=clock)
+    player.start_episode()
+    player.ask(0, dict)
+
+    _, said = split_realtime(policy.exchanges[-1].observation)
+
+    assert said is not None
+    assert said.deadline_ms is None

@@ -382,7 +382,7 @@ class ActionPlayer:
     def _realtime(self, request: Request, leftover: Float32Array) -> RealtimeRequest:
         """Return what a server needs to go on where the running chunk will be, and to know what is urgent."""
         scheduler, tick_ms = self.config.scheduler, 1000.0 / self.config.control_hz
-        delay = self.scheduler.delay.ticks()
+        delay, oldest = self.scheduler.delay.ticks(), scheduler.max_age_ticks
         return RealtimeRequest(
             seq=request.seq,
             leftover=leftover if self._conditions else leftover[:0],
@@ -391,7 +391,9 @@ class ActionPlayer:
                 delay, scheduler.action_horizon or scheduler.min_execution_ticks, 1
             ),
             control_hz=self.config.control_hz,
-            deadline_ms=self._chunk_rows * tick_ms if self._chunk_rows else None,
+            # Held ticks do not advance a chunk: a late one is of use until it is too old, not until its rows
+            # would have been over.
+            deadline_ms=None if oldest is None else oldest * tick_ms,
             leftover_ms=len(leftover) * tick_ms,
             age_ms=self._travel.one_way_ms(),
         )

@@ -102,8 +102,8 @@ class RealtimeRequest:
     """Control rate in ticks per second."""
 
     deadline_ms: float | None = None
-    """How long after it was sent the reply is of any use, in milliseconds: later, every row of it is past.
-    None: for as long as it takes."""
+    """How long after it was sent the reply is of any use, in milliseconds; later it is dropped. None: for as
+    long as it takes."""
 
     leftover_ms: float | None = None
     """How long after it was sent the robot still has rows to execute, in milliseconds; 0: it stands still. A

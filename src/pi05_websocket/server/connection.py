@@ -11,7 +11,7 @@ import itertools
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import picows
 
@@ -31,7 +31,17 @@ from pi05_websocket.wire.protocol import (
 )
 from pi05_websocket.wire.refusals import refusal_text
 
-__all__ = ["CLOSE_GOING_AWAY", "CLOSE_KEY_OVER", "Connection", "OpenConnections"]
+__all__ = [
+    "CLOSE_GOING_AWAY",
+    "CLOSE_KEY_OVER",
+    "CLOSE_TOO_BIG",
+    "LONGEST_WHY",
+    "Connection",
+    "OpenConnection",
+    "OpenConnections",
+    "facts_of",
+    "why_of",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +53,7 @@ CLOSE_TOO_BIG = 1009
 _GOODBYE_TIMEOUT_S = 5.0
 # After our close frame the client reads on until it has it; cutting earlier could take the error text away.
 
-_LONGEST_WHY = 200
+LONGEST_WHY = 200
 
 _numbers = itertools.count(1)
 
@@ -204,10 +214,10 @@ class Connection(picows.WSListener):  # type: ignore[misc]  # picows is compiled
             "connection %d closed who=%s from=%r seconds=%.1f requests=%d answered=%d refused=%d bytes_in=%d "
             "bytes_out=%d why=%r",
             self.number, self.who, self.peer, time.monotonic() - self._opened_at, self.requests, self.exchanges,
-            self.refused, self._bytes_in, self._bytes_out, why[:_LONGEST_WHY],
+            self.refused, self._bytes_in, self._bytes_out, why[:LONGEST_WHY],
         )  # fmt: skip
         self._connections.discard(self)
-        self._connections.tell(Closed(connection=self.number, why=why[:_LONGEST_WHY]))
+        self._connections.tell(Closed(connection=self.number, why=why[:LONGEST_WHY]))
 
     def pause_writing(self) -> None:
         """Read no further requests from a client that does not read its replies."""
@@ -297,7 +307,7 @@ class Connection(picows.WSListener):  # type: ignore[misc]  # picows is compiled
         if self._connections.watched:
             self._connections.tell(
                 RequestRecord(
-                    **_facts(request, total_ms),
+                    **facts_of(request, total_ms),
                     outcome="answered",
                     queue_ms=answered.queue_ms,
                     infer_ms=answered.infer_ms,
@@ -311,19 +321,20 @@ class Connection(picows.WSListener):  # type: ignore[misc]  # picows is compiled
         total_ms = (time.perf_counter() - request.arrived) * 1000
         self._connections.tell(
             RequestRecord(
-                **_facts(request, total_ms),
+                **facts_of(request, total_ms),
                 outcome="failed" if isinstance(outcome, Failed) else "refused",
-                why=_why(outcome)[:_LONGEST_WHY],
+                why=why_of(outcome)[:LONGEST_WHY],
                 queue_ms=total_ms,
             )
         )
 
 
-def _why(outcome: Failed | Refused) -> str:
+def why_of(outcome: Failed | Refused) -> str:
+    """Return in a word or a line why a request has no answer."""
     return outcome.cause if isinstance(outcome, Failed) else outcome.refusal.kind
 
 
-def _facts(request: Request, total_ms: float) -> dict[str, Any]:
+def facts_of(request: Request, total_ms: float) -> dict[str, Any]:
     """Return what a record says of a request whatever became of it."""
     said, due = request.realtime, request.due
     return {
@@ -343,12 +354,30 @@ def _already_said(transport: Any) -> str | None:
     return f"{int(sent.code)} {sent.reason}" if sent else None
 
 
+class OpenConnection(Protocol):
+    """What a server does to each of its connections, whatever speaks WebSocket for it."""
+
+    def ping(self) -> None:
+        """Send a ping."""
+
+    def close(self, code: int, reason: str) -> None:
+        """Say goodbye."""
+
+    def close_if_unwelcome(self) -> None:
+        """Say goodbye if its key is no longer good."""
+
+    def abort(self) -> None:
+        """Disconnect."""
+
+    def __hash__(self) -> int: ...
+
+
 class OpenConnections:
     """The clients that are connected now, and those who watch them."""
 
     def __init__(self, listeners: Sequence[Listener] = ()) -> None:
         self._listeners = tuple(listeners)
-        self._open: set[Connection] = set()
+        self._open: set[OpenConnection] = set()
         self._nobody = asyncio.Event()
         self._nobody.set()
 
@@ -371,12 +400,12 @@ class OpenConnections:
             except Exception:
                 logger.exception("a listener of the server failed")
 
-    def add(self, connection: Connection) -> None:
+    def add(self, connection: OpenConnection) -> None:
         """Note a client that has come."""
         self._open.add(connection)
         self._nobody.clear()
 
-    def discard(self, connection: Connection) -> None:
+    def discard(self, connection: OpenConnection) -> None:
         """Note a client that has gone."""
         self._open.discard(connection)
         if not self._open:

@@ -15,6 +15,8 @@ from typing import Annotated, Literal
 import tyro
 
 from pi05_websocket.cli import EXIT_FAILED, EXIT_OK
+from pi05_websocket.cli.serve_ray import run_on_ray
+from pi05_websocket.engine_ray.config import RayOptions
 from pi05_websocket.errors import ConfigError
 from pi05_websocket.server import ServerConfig, WebsocketPolicyServer
 from pi05_websocket.server.exposure import is_loopback, not_behind_a_proxy, why_not_safe
@@ -34,6 +36,7 @@ examples:
                        --tls-cert cert.pem --tls-key key.pem
   pi05-websocket serve --policy lerobot:outputs/train/pi05/checkpoints/last/pretrained_model
   pi05-websocket serve --policy "replay:wave.npz?loop&action_horizon=25"
+  pi05-websocket serve --policy my_module:make_policy --engine ray --replicas 4 --replica-gpus 1
 """
 
 
@@ -54,7 +57,12 @@ class ServeCommand:
     log_level: Literal["debug", "info", "warning"] = "info"
     """debug tells each exchange with its timings."""
 
+    engine: Literal["own", "ray"] = "own"
+    """ray: on Ray Serve, on as many machines as its cluster has; needs the extra ray. own: one process."""
+
     config: Annotated[ServerConfig, tyro.conf.arg(name="")] = field(default_factory=ServerConfig)
+
+    ray: Annotated[RayOptions, tyro.conf.arg(name="")] = field(default_factory=RayOptions)
 
 
 def run(argv: list[str]) -> int:
@@ -69,6 +77,8 @@ def run(argv: list[str]) -> int:
         level=command.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
     _refuse_to_serve_strangers(command)
+    if command.engine == "ray":
+        return run_on_ray(command)
     server = WebsocketPolicyServer(
         load_policy(command.policy), command.host, command.port, config=command.config
     )

@@ -66,6 +66,7 @@ class PolicyApp:
         doorkeeper: Doorkeeper | None = None,
         listeners: Sequence[Listener] = (),
         reads_ahead: bool = False,
+        through_proxy: bool = False,
     ) -> None:
         """Prepare the application; it begins with its first scope.
 
@@ -77,6 +78,7 @@ class PolicyApp:
             listeners: Told who comes and goes and what becomes of each request, see `server.records`.
             reads_ahead: The ASGI server reads on although nobody calls `receive`, as Ray Serve does: a client
                 with twice as many requests waiting as the settings allow is then closed with 1008.
+            through_proxy: Every client comes through a proxy that says nothing of it: none is on this machine.
 
         Raises:
             ConfigError: If the keys file cannot be read.
@@ -86,6 +88,7 @@ class PolicyApp:
         self._config = config or ServerConfig()
         self._doorkeeper = doorkeeper or Doorkeeper(self._config.keys)
         self._reads_ahead = reads_ahead
+        self._through_proxy = through_proxy
         self._listeners = tuple(listeners)
         self._admission = Admission(self._config)
         self._unready: str | None = None
@@ -205,7 +208,14 @@ class PolicyApp:
                 forwarded or host, admitted.status, admitted.cause,
             )  # fmt: skip
             return admitted
-        return Client(host=str(host), port=port, path=path, key=admitted, forwarded=forwarded)
+        return Client(
+            host=str(host),
+            port=port,
+            path=path,
+            key=admitted,
+            forwarded=forwarded,
+            through_proxy=self._through_proxy,
+        )
 
     def _no_room(self) -> Refusal | None:
         assert self._backend is not None

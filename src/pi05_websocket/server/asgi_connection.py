@@ -67,6 +67,9 @@ class Client:
     forwarded: str | None = None
     """The address that a proxy saw."""
 
+    through_proxy: bool = False
+    """The nearest peer is a proxy's, whoever the client is: it does not count as one on this machine."""
+
     @property
     def who(self) -> str:
         """The name of its key."""
@@ -118,7 +121,8 @@ class AsgiConnection:
         self._reads_ahead = reads_ahead
         self._protocol = ServerProtocol(
             metadata,
-            debug=shows_tracebacks(client.host, config),
+            debug=config.debug
+            or (not client.through_proxy and shows_tracebacks(client.host, config)),
             limits=config.limits,
             encoded_images=config.encoded_images,
             deadlines=config.deadlines,

@@ -47,13 +47,18 @@ class PolicyReplica:
     """Answers for one policy. On one event loop; `begin` before anything else."""
 
     def __init__(
-        self, settings: PolicySettings, *, load: Callable[[str], Policy] = load_policy
+        self,
+        settings: PolicySettings,
+        *,
+        load: Callable[[str], Policy] = load_policy,
+        most_sessions: int = _MOST_SESSIONS,
     ) -> None:
         if settings.server.seed is None:
             seeded = replace(settings.server, seed=secrets.randbits(63))
             settings = replace(settings, server=seeded)
         self._settings = settings
         self._load = load
+        self._most_sessions = most_sessions
         self._serving: _Serving | None = None
         self._sessions: OrderedDict[str, _Session] = OrderedDict()
         self._waiting: dict[Request, asyncio.Future[Answer]] = {}
@@ -164,7 +169,9 @@ class PolicyReplica:
         session = self._sessions.get(name)
         if session is None:
             session = self._sessions[name] = _Session(name)
-            for old, idle in list(self._sessions.items())[: len(self._sessions) - _MOST_SESSIONS]:
+            for old, idle in list(self._sessions.items())[
+                : len(self._sessions) - self._most_sessions
+            ]:
                 if not idle.waiting:
                     del self._sessions[old]
         self._sessions.move_to_end(name)

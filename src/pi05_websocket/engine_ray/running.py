@@ -12,7 +12,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import TracebackType
@@ -112,13 +112,13 @@ class RayEngine:
             return
         if self._started_serve:
             self._say("stopping Ray Serve")
-            serve.shutdown()
+            serve.shutdown()  # type: ignore[no-untyped-call]
         else:
             for application in reversed(self._started):
                 self._say(f"taking down the application {application}")
                 serve.delete(application)
         self._started.clear()
-        ray.shutdown()  # type: ignore[no-untyped-call]
+        ray.shutdown()
 
     # -------------------------------------------------------------------------------------------------
 
@@ -127,7 +127,9 @@ class RayEngine:
         address = self._options.ray_address
         with self._saying("starting Ray" if address is None else f"connecting to Ray at {address}"):
             import ray
+            from ray import serve  # noqa: F401  # its log has its level from the import
 
+            logging.getLogger("ray.serve").setLevel(logging.WARNING)
             if address is not None:
                 ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
                 self._check_nodes()
@@ -181,8 +183,6 @@ class RayEngine:
             )
 
     def _deploy_policy(self, application: str) -> None:
-        from ray import serve
-
         from pi05_websocket.engine_ray import apps
 
         options = self._options
@@ -192,14 +192,14 @@ class RayEngine:
         with self._saying(f"loading {settings.policy} in each replica"):
             self._started.append(application)
             made = apps.policy(
-                _said(settings),
+                asdict(settings),
                 **options.scale,
                 ray_actor_options={
                     "num_cpus": options.replica_cpus,
                     "num_gpus": options.replica_gpus,
                 },
             )
-            serve.run(made, name=application, route_prefix=None)
+            _run(made, application, None)
 
     def _deploy_ingress(self) -> None:
         from ray import serve
@@ -217,7 +217,7 @@ class RayEngine:
                 "link": asdict(self._options.link),
             }
             made = apps.ingress(said, num_replicas=self._options.ingress_replicas)
-            serve.run(made, name=INGRESS_APPLICATION, route_prefix="/")
+            _run(made, INGRESS_APPLICATION, "/")
 
     @contextlib.contextmanager
     def _saying(self, what: str) -> Iterator[None]:
@@ -244,8 +244,20 @@ def application_named(path: str) -> str:
     return f"{POLICY_APPLICATION}-{words}" if words else POLICY_APPLICATION
 
 
-def _said(settings: PolicySettings) -> Mapping[str, Any]:
-    return asdict(settings)
+def _run(application: Any, name: str, route_prefix: str | None) -> None:
+    """Deploy and wait until it is there.
+
+    Raises:
+        ConfigError: It does not start; says what its replicas say.
+    """
+    from ray import serve
+
+    try:
+        serve.run(application, name=name, route_prefix=route_prefix)
+    except RuntimeError as exc:
+        deployments = serve.status().applications[name].deployments.values()
+        said = "\n".join(each.message for each in deployments if each.message)
+        raise ConfigError(f"the application {name} does not start: {said or exc}") from exc
 
 
 def _free_port(host: str) -> int:

@@ -105,6 +105,12 @@ def run(
     asyncio.run(whole())
 
 
+def until_it_complains(replica: PolicyReplica) -> None:
+    """Ask for its health again and again."""
+    while True:
+        replica.check_health()
+
+
 async def ask(
     replica: PolicyReplica, number: int, session: str = "i:1", **said: Any
 ) -> tuple[Answer, Any]:
@@ -196,8 +202,7 @@ def test_an_inference_that_hangs_is_unhealthy(gate: Gate) -> None:
         await asyncio.to_thread(gate.entered.acquire)
         asking.cancel()
         with pytest.raises(PolicyHung, match="at one inference for 0 s"):
-            while True:
-                replica.check_health()
+            until_it_complains(replica)
         gate.opened.release()
         while replica._serving.worker.asked_at is not None:  # type: ignore[union-attr]
             await asyncio.sleep(0.001)
@@ -250,12 +255,16 @@ def test_another_policy_in_place(gate: Gate) -> None:
     run({"gate": gate, "new": new}, script)
 
 
-def test_the_longest_silent_is_forgotten_first() -> None:
+@pytest.mark.parametrize(
+    ("most", "expected"),
+    [(2, [1, 1, 2, 1, 1, 1]), (3, [1, 1, 2, 1, 2, 3]), (4, [1, 1, 2, 1, 2, 3])],
+)
+def test_the_longest_silent_is_forgotten_first(most: int, expected: list[int]) -> None:
     """What the policy remembers is kept for the last ones only."""
 
     async def script(replica: PolicyReplica) -> None:
         sessions = ("a", "b", "a", "c", "b", "a")
         seen = [(await ask(replica, 1, session=session))[1]["seen"] for session in sessions]
-        assert seen == [1, 1, 2, 1, 1, 1]
+        assert seen == expected
 
-    run({"remembering": Remembering()}, script, most_sessions=2)
+    run({"remembering": Remembering()}, script, most_sessions=most)

@@ -169,9 +169,8 @@ class PolicyReplica:
         session = self._sessions.get(name)
         if session is None:
             session = self._sessions[name] = _Session(name)
-            for old, idle in list(self._sessions.items())[
-                : len(self._sessions) - self._most_sessions
-            ]:
+            excess = max(len(self._sessions) - self._most_sessions, 0)
+            for old, idle in list(self._sessions.items())[:excess]:
                 if not idle.waiting:
                     del self._sessions[old]
         self._sessions.move_to_end(name)

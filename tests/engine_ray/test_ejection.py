@@ -22,6 +22,7 @@ def test_the_least_busy_is_asked_first() -> None:
     known.asked("a", 0.0)
     known.asked("b", 0.0)
     assert known.order("abc", 0.0) == ["c", "b", "a"]
+    assert [known.unanswered(name) for name in "abc"] == [2, 1, 0]
     known.done("a")
     known.done("a")
     assert known.order("abc", 0.0) == ["a", "c", "b"]

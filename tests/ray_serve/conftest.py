@@ -16,7 +16,8 @@ from openpi_client.websocket_client_policy import WebsocketClientPolicy
 from pi05_websocket.engine_ray import environment
 
 PORT = 18431
-SUPPORT = Path(__file__).parent.parent / "support"
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+"""Replicas load their policies from there."""
 
 # What Ray raises about itself, and OpenPI's client about its websockets.
 RAYS_WARNINGS = (
@@ -49,7 +50,7 @@ class Cluster:
 
         from pi05_websocket.engine_ray import apps
 
-        settings = {"policy": f"ray_policies:{policy}", "server": {"seed": 1}}
+        settings = {"policy": f"numbered_policies:{policy}", "server": {"seed": 1}}
         options = {"num_replicas": 2, "ray_actor_options": {"num_cpus": 1}} | options
         serve.run(apps.policy(settings, **options), name=application, route_prefix=None)
 
@@ -80,7 +81,7 @@ def cluster() -> Iterator[Cluster]:
     environment.prepare(os.environ)
     os.environ["RAY_DEDUP_LOGS"] = "1"
     os.environ["RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S"] = "2"
-    path = [str(SUPPORT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    path = [str(BENCHMARKS), *filter(None, [os.environ.get("PYTHONPATH")])]
     os.environ["PYTHONPATH"] = os.pathsep.join(path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from ray_policies import Summing
+from numbered_policies import Summing
 from robots_under_load import Robots, connected
 
 from pi05_websocket.errors import PolicyError
@@ -130,7 +130,7 @@ def test_rollouts_under_load(cluster: Any) -> None:
 
 def test_a_new_version_introduces_itself(cluster: Any) -> None:
     """Who connects after a rollout is told what is served now; in place, without new processes."""
-    cluster.deploy("Numbered", user_config={"policy": "ray_policies:Numbered2"})
+    cluster.deploy("Numbered", user_config={"policy": "numbered_policies:Numbered2"})
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline:
         with connected(cluster.port) as infer:

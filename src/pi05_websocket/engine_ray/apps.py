@@ -30,6 +30,8 @@ _POLICY: dict[str, Any] = {
     # Shorter, and a healthy replica on a busy machine is taken for dead.
     "health_check_timeout_s": 10,
     "graceful_shutdown_timeout_s": 30,
+    # A line for each observation is for nobody.
+    "logging_config": {"enable_access_log": False},
     "request_router_config": {
         "request_router_class": "pi05_websocket.engine_ray.router:ReplicaRouter"
     },
@@ -44,6 +46,7 @@ _INGRESS: dict[str, Any] = {
     "health_check_period_s": 5,
     "health_check_timeout_s": 10,
     "graceful_shutdown_timeout_s": 60,
+    "logging_config": {"enable_access_log": False},
     "ray_actor_options": {"num_cpus": 0.5},
 }
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -166,10 +167,10 @@ class Ingress:
 
 
 def _log_to_ray() -> None:
-    """Let our log go where Ray collects a replica's output."""
+    """Let our log go where Ray collects a worker's output: Serve's own keeps a thousand lines back."""
     ours = logging.getLogger("pi05_websocket")
     if not ours.handlers:
-        handler = logging.StreamHandler()
+        handler = logging.StreamHandler(sys.__stderr__)
         handler.setFormatter(logging.Formatter(_LOG_FORMAT))
         ours.addHandler(handler)
         ours.setLevel(logging.INFO)

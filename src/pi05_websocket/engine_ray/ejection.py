@@ -77,6 +77,11 @@ class Replicas:
 
         return sorted(known, key=rank)
 
+    def unanswered(self, name: str) -> int:
+        """Return how many requests it was asked and has not answered."""
+        standing = self._standings.get(name)
+        return 0 if standing is None else standing.asked
+
     def asked(self, name: str, now: float) -> None:
         """Note a request to a replica."""
         standing = self._standings.setdefault(name, _Standing())

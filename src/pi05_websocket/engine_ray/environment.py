@@ -6,6 +6,7 @@ In: an environment. Out: it, with what is missing; or what is wrong, in a senten
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Mapping, MutableMapping
 
@@ -26,6 +27,13 @@ NEEDED: dict[str, str] = {
 """Without these the engine is slow, refuses large observations, or cuts sockets two minutes after a fault."""
 
 USEFUL: dict[str, str] = {
+    # Ray's own ports listen on every interface, and who may talk to them may run code: a token is asked for.
+    "RAY_AUTH_MODE": "token",
+    # HAProxy looks after the ingress replicas of all machines, and cuts the sockets of one that is frozen after
+    # 5 s: else its robots wait until it goes on. Ray puts these words into HAProxy's configuration as they are.
+    "RAY_SERVE_HAPROXY_HEALTH_CHECK_INTER": "1s on-marked-down shutdown-sessions",
+    "RAY_SERVE_HAPROXY_HEALTH_CHECK_FASTINTER": "500ms",
+    "RAY_SERVE_HAPROXY_HEALTH_CHECK_FALL": "3",
     # Of a freed port, for HAProxies of before: else an hour, and there are a thousand ports.
     "RAY_SERVE_PORT_QUARANTINE_S": "150",
     # How long a replica that is replaced stays before it ends: long enough for HAProxy to hear of it.
@@ -77,7 +85,9 @@ def wrong(environment: Mapping[str, str]) -> dict[str, str | None]:
 
 def exports() -> str:
     """Return the lines for a shell."""
-    return "\n".join(f"export {name}={value}" for name, value in {**NEEDED, **USEFUL}.items())
+    return "\n".join(
+        f"export {name}={shlex.quote(value)}" for name, value in {**NEEDED, **USEFUL}.items()
+    )
 
 
 def _is_enough(got: str | None, needed: str) -> bool:

@@ -18,7 +18,7 @@ from ray.serve.request_router import (
     RunningReplica,
 )
 
-from pi05_websocket.engine_ray.tickets import Ticket, chosen, replicas_of, ticket_numbered
+from pi05_websocket.engine_ray.tickets import Ticket, chosen, gone, replicas_of, ticket_numbered
 
 __all__ = ["ReplicaRouter"]
 
@@ -41,12 +41,20 @@ class ReplicaRouter(FIFOMixin, RequestRouter):
         said: Any = pending_request.args[1:2] if pending_request is not None else []
         ticket = (ticket_numbered(said[0].get("ticket", 0)) if said else None) or Ticket()
         order = replicas.order(named, time.monotonic(), tried=ticket.tried, before=ticket.before)
+        # Where Ray does not know how busy a replica is, it asks, and waits 0.1 s and more for one that is dead.
+        for name, replica in named.items():
+            self.replica_queue_len_cache.update(replica.replica_id, replicas.unanswered(name))
         return [[named[name]] for name in order]
 
     def on_send_request(self, replica_id: ReplicaID) -> None:
         """Note who was chosen."""
         super().on_send_request(replica_id)
         chosen(self.app_name, replica_id.unique_id)
+
+    def on_replica_actor_unavailable(self, replica_id: ReplicaID) -> None:
+        """Leave out a replica that cannot be reached: until Ray knows more, it would be chosen again."""
+        super().on_replica_actor_unavailable(replica_id)
+        gone(self.app_name, replica_id.unique_id)
 
     def update_replicas(self, replicas: list[RunningReplica]) -> None:
         """Forget replicas that are gone."""

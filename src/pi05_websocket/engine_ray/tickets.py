@@ -14,7 +14,16 @@ from dataclasses import dataclass
 
 from pi05_websocket.engine_ray.ejection import Replicas
 
-__all__ = ["Ticket", "chosen", "issue", "replicas_of", "share", "ticket_numbered", "withdraw"]
+__all__ = [
+    "Ticket",
+    "chosen",
+    "gone",
+    "issue",
+    "replicas_of",
+    "share",
+    "ticket_numbered",
+    "withdraw",
+]
 
 
 @dataclass(slots=True, eq=False)
@@ -77,3 +86,10 @@ def chosen(application: str, replica: str) -> None:
         replicas.done(ticket.replica)
     ticket.replica, ticket.asked_at = replica, time.monotonic()
     replicas.asked(replica, ticket.asked_at)
+
+
+def gone(application: str, replica: str) -> None:
+    """Note that the replica to which the call of this task was sent is not there: Ray tries again by itself."""
+    ticket, replicas = _current.get(), _replicas.get(application)
+    if ticket is not None and replicas is not None and ticket.replica == replica:
+        replicas.failed(replica, ticket.asked_at, time.monotonic())

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Policies for replicas of Ray Serve, which load them by name: each answers with whom and what it was asked."""
+"""Policies for tests of several processes: each answers with whom and what it was asked, and where.
+
+In: observations with a robot's number and their own. Out: the same, so that a foreign or stale answer is seen.
+"""
 
 from __future__ import annotations
 

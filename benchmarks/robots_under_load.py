@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Robots that ask at a fixed rate with numbered observations, and notice every answer that is not theirs."""
+"""Robots that ask at a fixed rate with numbered observations, and notice every answer that is not theirs.
+
+In: a port and what to ask. Out: what each robot saw. A thread for each robot.
+"""
 
 from __future__ import annotations
 
@@ -24,25 +27,39 @@ class Seen:
     answers: list[tuple[float, float, dict[str, Any]]] = field(default_factory=list)
     """Sent, received, the answer."""
     lost: list[tuple[float, str]] = field(default_factory=list)
+    """When a request failed, and why."""
+    refused: list[tuple[float, str]] = field(default_factory=list)
+    """When it could not connect, and why."""
     foreign: list[str] = field(default_factory=list)
 
 
 class Robots:
     """So many robots, each in a thread of its own, until `stop`."""
 
-    def __init__(self, port: int, count: int, hz: float, *, stock: int = 0, **extra: Any) -> None:
+    def __init__(
+        self,
+        port: int,
+        count: int,
+        hz: float,
+        *,
+        stock: int = 0,
+        restarted: bool = False,
+        **extra: Any,
+    ) -> None:
         """Start them.
 
         Args:
             port: Of the server.
             count: How many.
             hz: How often each asks.
-            stock: How many of them are OpenPI's own client, which never reconnects.
+            stock: How many of them, the first, are OpenPI's own client, which never reconnects.
+            restarted: Whether those are started anew after an error, as a person would.
             extra: Goes into every observation.
         """
         self.seen = [Seen() for _ in range(count)]
         self._port = port
         self._hz = hz
+        self._restarted = restarted
         self._extra = extra
         self._over = threading.Event()
         self._threads = [
@@ -89,38 +106,53 @@ class Robots:
         """Return the longest time that an answer took which came after a moment."""
         return max((end - sent for sent, end, _ in self.answers if end > after), default=0.0)
 
-    def full_rate_after(self, moment: float, share: float = 0.9, window_s: float = 1.0) -> float:
-        """Return after how many seconds the robots had their whole rate again, for good or until the end."""
+    def full_rate_after(self, moment: float, share: float = 0.9, window_s: float = 2.0) -> float:
+        """Return after how many seconds the robots had their whole rate again, for two seconds at least.
+
+        Only a loss within the first seconds counts as one of what happened then.
+        """
         ends = [end for _, end, _ in self.answers]
         want = share * len(self.seen) * self._hz * window_s
-        last_bad = moment
-        at = moment
-        while ends and at + window_s < ends[-1]:
-            if sum(at <= end < at + window_s for end in ends) < want:
-                last_bad = at + window_s
-            at += window_s / 4
-        return last_bad - moment
+        good = [
+            sum(begin <= end < begin + window_s for end in ends) >= want
+            for begin in (moment + 0.25 * step for step in range(400))
+        ]
+        if all(good[:8]):
+            return 0.0
+        after = good.index(False)
+        return 0.25 * good.index(True, after) if True in good[after:] else float("inf")
 
     def _run(self, robot: int, stock: bool) -> None:
-        seen, number = self.seen[robot], 0
+        number = 0
+        while not self._over.is_set():
+            try:
+                with connected(self._port, stock) as infer:
+                    number = self._ask(robot, number, infer, stock)
+            except Exception as exc:  # it could not connect
+                self.seen[robot].refused.append((time.monotonic(), f"{type(exc).__name__}: {exc}"))
+            if not self._restarted or self._over.wait(0.25):
+                return
+
+    def _ask(self, robot: int, number: int, infer: Infer, stock: bool) -> int:
+        """Ask until the end; OpenPI's client until its first error."""
+        seen = self.seen[robot]
         due = time.monotonic() + (robot * 0.618 % 1.0) / self._hz
-        with connected(self._port, stock) as infer:
-            while not self._over.wait(max(due - time.monotonic(), 0.0)):
-                due = max(due + 1.0 / self._hz, time.monotonic())
-                number += 1
-                sent = time.monotonic()
-                try:
-                    answer = infer({"robot": robot, "number": number, **self._extra})
-                except Exception as exc:
-                    seen.lost.append((time.monotonic(), f"{type(exc).__name__}: {exc}"[:200]))
-                    if stock:
-                        return
-                    continue
-                seen.answers.append((sent, time.monotonic(), answer))
-                if (answer["robot"], answer["number"]) != (robot, number) or float(
-                    answer["actions"][0, 0]
-                ) != number:
-                    seen.foreign.append(f"robot {robot} asked {number} and got {answer}")
+        while not self._over.wait(max(due - time.monotonic(), 0.0)):
+            due = max(due + 1.0 / self._hz, time.monotonic())
+            number += 1
+            sent = time.monotonic()
+            try:
+                answer = infer({"robot": robot, "number": number, **self._extra})
+            except Exception as exc:
+                seen.lost.append((time.monotonic(), f"{type(exc).__name__}: {exc}"[:200]))
+                if stock:
+                    break
+                continue
+            seen.answers.append((sent, time.monotonic(), answer))
+            first = float(answer["actions"][0, 0])
+            if (answer["robot"], answer["number"], first) != (robot, number, number):
+                seen.foreign.append(f"robot {robot} asked {number} and got {answer}")
+        return number
 
 
 @contextlib.contextmanager

@@ -156,13 +156,13 @@ class Robots:
 
 
 @contextlib.contextmanager
-def connected(port: int, stock: bool = False) -> Iterator[Infer]:
-    """Connect a robot."""
+def connected(port: int, stock: bool = False, *, path: str = "/") -> Iterator[Infer]:
+    """Connect a robot; OpenPI's own client knows no path."""
     if stock:
         client = WebsocketClientPolicy("127.0.0.1", port)
         with contextlib.closing(client._ws):
             yield client.infer
         return
-    config = ConnectionConfig(url=f"ws://127.0.0.1:{port}", request_timeout=10.0)
+    config = ConnectionConfig(url=f"ws://127.0.0.1:{port}{path}", request_timeout=10.0)
     with RemotePolicy(config=config, wait_for_server=30) as policy:
         yield policy.infer

@@ -20,7 +20,11 @@ from pi05_websocket.presets import PRESETS
 
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = ROOT / "docs" / "reference"
-WITH_BLOCKS = (ROOT / "README.md", ROOT / "docs" / "howto" / "benchmark.md")
+WITH_BLOCKS = (
+    ROOT / "README.md",
+    ROOT / "docs" / "howto" / "benchmark.md",
+    ROOT / "docs" / "howto" / "scale-out.md",
+)
 """Documents with generated blocks among what people wrote."""
 MARK = (
     "<!-- Written by scripts/docs.py from the code: change it there, then run `make docs`. -->\n\n"

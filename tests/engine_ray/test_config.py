@@ -36,7 +36,7 @@ def test_maps_become_settings() -> None:
 @pytest.mark.parametrize(
     ("said", "why"),
     [
-        ({"polcy": "m:f"}, "policy: there is no setting polcy; there are hang_s, policy, server"),
+        ({"police": "m:f"}, "policy: there is no setting police; there are hang_s, policy, server"),
         (
             {"policy": "m:f", "server": {"max_bach": 1}},
             "policy.server: there is no setting max_bach",

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from openpi_client.websocket_client_policy import WebsocketClientPolicy
 
 from pi05_websocket.engine_ray import environment
 
@@ -43,6 +42,13 @@ class Cluster:
 
     def __init__(self) -> None:
         self.port = PORT
+        self._serving = ""
+
+    def serving(self, policy: str) -> None:
+        """Have two replicas of a policy, whatever tests before this one left behind."""
+        if self._serving != policy:
+            self.deploy(policy)
+        self.until(2, "policy", "policy")
 
     def deploy(self, policy: str, *, application: str = "policy", **options: Any) -> None:
         """Deploy a policy application, or roll out another policy; wait until it is there."""
@@ -53,6 +59,7 @@ class Cluster:
         settings = {"policy": f"numbered_policies:{policy}", "server": {"seed": 1}}
         options = {"num_replicas": 2, "ray_actor_options": {"num_cpus": 1}} | options
         serve.run(apps.policy(settings, **options), name=application, route_prefix=None)
+        self._serving = policy if application == "policy" and "user_config" not in options else ""
 
     def replicas(self, application: str, deployment: str) -> list[int]:
         """Process numbers of the replicas of a deployment that belong to this cluster."""
@@ -108,14 +115,6 @@ def cluster() -> Iterator[Cluster]:
         warnings.simplefilter("ignore")
         serve.shutdown()
         ray.shutdown()
-
-
-@pytest.fixture
-def stock(cluster: Cluster) -> Iterator[WebsocketClientPolicy]:
-    """OpenPI's own client."""
-    client = WebsocketClientPolicy("127.0.0.1", cluster.port)
-    yield client
-    client._ws.close()
 
 
 def _title(pid: int) -> str:

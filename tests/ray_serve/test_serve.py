@@ -38,6 +38,7 @@ def without_timing(answer: dict[str, Any]) -> bytes:
 @pytest.mark.parametrize("is_stock", [True, False])
 def test_a_robot_is_answered(cluster: Any, is_stock: bool) -> None:
     """By OpenPI's client and ours, through the ingress, in order."""
+    cluster.serving("Numbered")
     with connected(cluster.port, is_stock) as infer:
         for number in range(5):
             answer = infer({"robot": 3, "number": number})
@@ -55,12 +56,16 @@ def test_the_health_check_and_plain_http(cluster: Any) -> None:
         asking.close()
 
 
-def test_a_bad_request_fails_alone(cluster: Any, stock: Any) -> None:
+def test_a_bad_request_fails_alone(cluster: Any) -> None:
     """Text and a goodbye for one, without a line of our code in it; the others never notice."""
+    cluster.serving("Numbered")
     with Robots(cluster.port, 4, 5.0) as robots:
         time.sleep(1.0)
-        with pytest.raises(RuntimeError, match="KeyError: 'observation/image'") as caught:
-            stock.infer({"robot": 9, "number": 1, "fail": True})
+        with (
+            connected(cluster.port, True) as infer,
+            pytest.raises(RuntimeError, match="KeyError: 'observation/image'") as caught,
+        ):
+            infer({"robot": 9, "number": 1, "fail": True})
         assert "File " not in str(caught.value)
         with (
             connected(cluster.port) as infer,
@@ -74,6 +79,7 @@ def test_a_bad_request_fails_alone(cluster: Any, stock: Any) -> None:
 
 def test_robots_share_inferences(cluster: Any) -> None:
     """Several observations go through the policy together."""
+    cluster.serving("Numbered")
     with Robots(cluster.port, 24, 10.0) as robots:
         time.sleep(3.0)
     assert max(answer["batch"] for _, _, answer in robots.answers) > 1
@@ -83,6 +89,7 @@ def test_robots_share_inferences(cluster: Any) -> None:
 
 def test_a_replica_is_killed(cluster: Any) -> None:
     """No robot loses anything, stock clients neither; Ray puts another in its place."""
+    cluster.serving("Numbered")
     with Robots(cluster.port, 12, 4.0, stock=4) as robots:
         time.sleep(2.0)
         victim = sorted(robots.pids())[0]
@@ -99,6 +106,7 @@ def test_a_replica_is_killed(cluster: Any) -> None:
 
 def test_a_replica_freezes(cluster: Any) -> None:
     """Its robots are answered by the other one after the deadline; it is left out until it is back."""
+    cluster.serving("Numbered")
     with Robots(cluster.port, 12, 4.0, stock=4) as robots:
         time.sleep(2.0)
         frozen = sorted(robots.pids())[0]
@@ -117,6 +125,7 @@ def test_a_replica_freezes(cluster: Any) -> None:
 
 def test_rollouts_under_load(cluster: Any) -> None:
     """v1, v2, v3: every request is answered, on the socket on which it was sent."""
+    cluster.serving("Numbered")
     with Robots(cluster.port, 12, 4.0, stock=12) as robots:
         time.sleep(1.0)
         for version in ("Numbered2", "Numbered3"):
@@ -144,6 +153,7 @@ def test_a_new_version_introduces_itself(cluster: Any) -> None:
 
 def test_an_ingress_is_killed(cluster: Any) -> None:
     """Robots of ours connect again by themselves, and get no answer that is not theirs."""
+    cluster.serving("Numbered")
     with Robots(cluster.port, 12, 4.0) as robots:
         time.sleep(2.0)
         victim = cluster.replicas("ingress", "ingress")[0]
@@ -160,7 +170,7 @@ def test_an_ingress_is_killed(cluster: Any) -> None:
 
 def test_the_answer_is_the_plain_servers(cluster: Any) -> None:
     """Byte for byte but for the timings, at 1.07 MB."""
-    cluster.deploy("Summing", num_replicas=1)
+    cluster.serving("Summing")
     observation = large_observation()
     with WebsocketPolicyServer(Summing(), port=0) as plain:
         with connected(plain.port, True) as infer:

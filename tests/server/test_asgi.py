@@ -28,7 +28,12 @@ OBSERVATION = {"observation/state": np.arange(6, dtype=np.float32), "prompt": "p
 
 
 def app_of(
-    policy: Any, *, listeners: Any = (), reads_ahead: bool = False, **settings: Any
+    policy: Any,
+    *,
+    through_proxy: bool = False,
+    listeners: Any = (),
+    reads_ahead: bool = False,
+    **settings: Any,
 ) -> PolicyApp:
     """An application with one policy behind it."""
 
@@ -41,6 +46,7 @@ def app_of(
         config=ServerConfig(**settings),
         listeners=listeners,
         reads_ahead=reads_ahead,
+        through_proxy=through_proxy,
     )
 
 
@@ -114,12 +120,13 @@ def test_an_error_is_openpis(scripted: Any) -> None:
     drive(app, script)
 
 
-def test_strangers_see_no_traceback(scripted: Any) -> None:
-    """Another computer gets type and message."""
-    app = app_of(scripted)
+@pytest.mark.parametrize(("host", "through_proxy"), [("203.0.113.9", False), ("127.0.0.1", True)])
+def test_strangers_see_no_traceback(scripted: Any, host: str, through_proxy: bool) -> None:
+    """Another computer gets type and message; and so does whoever comes through a proxy on this machine."""
+    app = app_of(scripted, through_proxy=through_proxy)
 
     async def script() -> None:
-        client = AsgiClient(app, client=("203.0.113.9", 1))
+        client = AsgiClient(app, client=(host, 1))
         await client.opened()
         client.send("text")
         assert (await client.sent())["text"].startswith(
@@ -386,3 +393,34 @@ def test_who_hangs_up_is_forgotten(gate: Any) -> None:
 
     drive(app, script)
     assert gate.numbers == [1, 3]
+
+
+def test_drain_before_anybody_came_and_twice(scripted: Any) -> None:
+    """Nothing to do, and nothing to do again."""
+    app = app_of(scripted)
+
+    async def script() -> None:
+        await app.drain()
+        await AsgiClient(app).opened()
+        assert repr(app) == "<PolicyApp serving connections=1>"
+        await app.drain()
+        await app.drain()
+        assert repr(app).startswith("<PolicyApp it is stopping")
+
+    asyncio.run(script())
+
+
+def test_a_client_that_vanishes_while_it_is_written_to(scripted: Any) -> None:
+    """Its server says so by an error, as ASGI has it; the line in the log says why."""
+    closed: list[str] = []
+    app = app_of(scripted, listeners=[lambda record: closed.append(getattr(record, "why", ""))])
+
+    async def script() -> None:
+        client = AsgiClient(app)
+        await client.opened()
+        client.vanish()
+        client.request(OBSERVATION)
+        await client.ended()
+
+    drive(app, script)
+    assert closed[-1].startswith("lost: OSError('gone')")

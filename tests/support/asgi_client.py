@@ -26,13 +26,23 @@ class AsgiClient:
         """How often the application has asked for something."""
         self._inbox: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self._outbox: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
-        self.task = asyncio.ensure_future(app(said | scope, self._receive, self._outbox.put))
+        self._vanished = False
+        self.task = asyncio.ensure_future(app(said | scope, self._receive, self._send))
         if kind == "websocket":
             self._inbox.put_nowait({"type": "websocket.connect"})
 
     async def _receive(self) -> dict[str, Any]:
         self.received += 1
         return await self._inbox.get()
+
+    async def _send(self, message: dict[str, Any]) -> None:
+        if self._vanished:
+            raise OSError("gone")
+        await self._outbox.put(message)
+
+    def vanish(self) -> None:
+        """Let everything fail that is sent from now on."""
+        self._vanished = True
 
     def send(self, payload: bytes | str) -> None:
         """Send a whole message."""

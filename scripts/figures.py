@@ -19,9 +19,11 @@ __all__ = [
     "demo",
     "expert_success",
     "learned",
+    "ray_nodes",
     "real",
     "relay",
     "round_trip",
+    "scale_out",
     "server_load",
 ]
 
@@ -422,6 +424,81 @@ def under_load(loads: dict[str, Any]) -> list[str]:
     return rows
 
 
+def scale_out_block() -> str:
+    """Return the table of ways to more than one server, or how to get it."""
+    path = FIGURES / "scale_out.json"
+    if not path.exists():
+        return "`.venv/bin/python benchmarks/scale_out.py` measures it."
+    return scale_out(json.loads(path.read_text(encoding="utf-8")))
+
+
+def scale_out(results: dict[str, Any]) -> str:
+    """Return the table of `benchmarks/scale_out.py --json`."""
+    rows = [
+        "| message | clients | way | answers a second | median | over plain | CPU ms: sockets | policies |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for cell in results["cells"]:
+        for name, path in cell["paths"].items():
+            over = "" if name == "plain" else f"{path['over_plain_ms']:+.1f} ms"
+            rows.append(
+                f"| {cell['request_bytes'] / 1e6:.2f} MB | {cell['clients']} | {name} "
+                f"| {path['throughput']:.0f} | {path['p50_ms']:.1f} ms | {over} "
+                f"| {path['front_cpu_ms']:.2f} | {path['policy_cpu_ms']:.2f} |"
+            )
+    idle = [path["control_cores"] for cell in results["cells"] for path in cell["paths"].values()]
+    where = results["machine"]
+    loads = [cell["load"] for cell in results["cells"]]
+    rows += [
+        "",
+        "Clients ask again at once; a policy takes 20 ms and 2 ms for each observation of a batch; plain has "
+        f"one of them, the others {results['policies']}. CPU is for each observation; Ray's own processes take "
+        f"{max(idle):.2f} cores at most beside it. Medians of {results['rounds']} turns, with clients and "
+        f"servers together on {where['cpu']}, Python {where['python']}, load {min(loads):.0f} to "
+        f"{max(loads):.0f}, at commit {where['commit']}: with many clients it is this machine that is full.",
+    ]
+    return "\n".join(rows)
+
+
+def ray_nodes_block() -> str:
+    """Return the table of what robots notice of faults, or how to get it."""
+    path = FIGURES / "ray_two_nodes.json"
+    if not path.exists():
+        return "`.venv/bin/python benchmarks/ray_two_nodes.py` measures it."
+    return ray_nodes(json.loads(path.read_text(encoding="utf-8")))
+
+
+def ray_nodes(results: dict[str, Any]) -> str:
+    """Return the table of `benchmarks/ray_two_nodes.py --json`."""
+
+    def said(runs: list[dict[str, Any]], name: str, digits: int = 0) -> str:
+        values = sorted(run[name] for run in runs)
+        text = f"{values[len(values) // 2]:.{digits}f}"
+        return (
+            f"{text} ({values[0]:.{digits}f} to {values[-1]:.{digits}f})"
+            if values[0] < values[-1]
+            else text
+        )
+
+    rows = [
+        "| event | requests | lost, our client | lost, OpenPI's | stale | whole rate after | longest wait |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for event, runs in results["events"].items():
+        rows.append(
+            f"| {event} | {said(runs, 'requests')} | {said(runs, 'lost_ours')} | {said(runs, 'lost_stock')} "
+            f"| {said(runs, 'stale')} | {said(runs, 'full_rate_s', 1)} s | {said(runs, 'worst_wait_s', 1)} s |"
+        )
+    where, count = results["machine"], max(len(runs) for runs in results["events"].values())
+    loads = [run["load"] for runs in results["events"].values() for run in runs]
+    rows += [
+        "",
+        f"Medians of {count} runs and their range, with everything on {where['cpu']}, load {min(loads):.0f} to "
+        f"{max(loads):.0f}, at commit {where['commit']}.",
+    ]
+    return "\n".join(rows)
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
     "round trip": round_trip_block,
     "expert": expert_block,
@@ -431,6 +508,8 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "real": real_block,
     "server load": server_load_block,
     "relay": relay_block,
+    "scale out": scale_out_block,
+    "ray nodes": ray_nodes_block,
     "batches": batches_block,
     "demo picture": demo_picture,
     "server metrics": server_metrics,

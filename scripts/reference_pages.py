@@ -187,6 +187,15 @@ PAGES: dict[str, Callable[[], str]] = {
         ("src/pi05_websocket/gateway/config.py", "GatewayConfig"),
         ("src/pi05_websocket/ops/config.py", "OpsConfig"),
     ),
+    "ray-settings.md": settings_page(
+        "Settings on Ray Serve",
+        "`RayOptions` are flags of `pi05-websocket serve --engine ray`, `LinkSettings` with `--link.` before. "
+        "The others are the `args` of a Serve config file, such as `integrations/ray/serve.yaml`.",
+        ("src/pi05_websocket/engine_ray/config.py", "RayOptions"),
+        ("src/pi05_websocket/engine_ray/config.py", "LinkSettings"),
+        ("src/pi05_websocket/engine_ray/config.py", "PolicySettings"),
+        ("src/pi05_websocket/engine_ray/config.py", "IngressSettings"),
+    ),
     "library-settings.md": settings_page(
         "Settings of the library",
         "For programs without LeRobot ([how to write one](../howto/without-lerobot.md)). "

@@ -18,14 +18,15 @@ import coverage_report
 ROOT = Path(__file__).resolve().parent.parent
 
 STEPS = {
-    "core": "not lerobot and not sim and not openpi and not faults",
+    "core": "not lerobot and not sim and not openpi and not faults and not ray",
     "sim": "sim and not lerobot",
     "lerobot": "lerobot",
     "interop": "(openpi or faults) and not lerobot and not sim",
+    "ray": "ray",
 }
 """Step -> pytest's marker expression. Together they select every test, each once."""
 
-MARKED_FOLDERS = ("faults", "interop", "plugin", "sim")
+MARKED_FOLDERS = ("faults", "interop", "plugin", "ray_serve", "sim")
 """Folders whose tests all have a marker (tests/conftest.py): collecting them would load torch."""
 
 BASE_INSTALL = "base-install"

@@ -18,6 +18,7 @@ FOLDERS = {
     "sim": ("sim", "so101_nexus"),
     "interop": ("openpi", "openpi_client"),
     "faults": ("faults", "websockets"),
+    "ray_serve": ("ray", "ray"),
 }
 """Folder -> the marker all its tests have, and the package they cannot be collected without."""
 

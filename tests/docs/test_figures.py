@@ -215,3 +215,59 @@ def test_relay_tables(figures: ModuleType) -> None:
     )
     assert "2 x Example" in lines[-1]
     assert "load 1.0 at the beginning, 4.0 at the end" in lines[-1]
+
+
+def test_scale_out_table(figures: ModuleType) -> None:
+    """Each way of each cell is a row; what it takes over the plain server, and under which load."""
+    path = {
+        "throughput": 100.4,
+        "p50_ms": 30.04,
+        "p99_ms": 50.0,
+        "front_cpu_ms": 5.432,
+        "policy_cpu_ms": 4.5,
+        "control_cores": 0.3,
+        "over_plain_ms": 8.96,
+    }
+    measured = {
+        "machine": {"cpu": "2 x Example", "python": "3.12.1", "commit": "abc1234"},
+        "policies": 2,
+        "rounds": 3,
+        "cells": [
+            {
+                "size": "large",
+                "request_bytes": 1072395,
+                "clients": 4,
+                "load": 2.4,
+                "paths": {"plain": path | {"over_plain_ms": 0.0}, "ray": path},
+            }
+        ],
+    }
+
+    lines = figures.scale_out(measured).splitlines()
+
+    assert lines[2] == "| 1.07 MB | 4 | plain | 100 | 30.0 ms |  | 5.43 | 4.50 |"
+    assert lines[3] == "| 1.07 MB | 4 | ray | 100 | 30.0 ms | +9.0 ms | 5.43 | 4.50 |"
+    assert "load 2 to 2, at commit abc1234" in lines[-1]
+
+
+def test_ray_nodes_table(figures: ModuleType) -> None:
+    """Each event is a row, with the range of its runs where they differ."""
+    run = {
+        "requests": 1000,
+        "lost_ours": 0,
+        "lost_stock": 4,
+        "stale": 0,
+        "full_rate_s": 0.25,
+        "worst_wait_s": 1.0,
+        "load": 3.0,
+    }
+    runs = [run, run | {"lost_stock": 6, "load": 5.0}, run]
+    measured = {
+        "machine": {"cpu": "2 x Example", "commit": "abc1234"},
+        "events": {"kill node": runs},
+    }
+
+    lines = figures.ray_nodes(measured).splitlines()
+
+    assert lines[2] == "| kill node | 1000 | 0 | 4 (4 to 6) | 0 | 0.2 s | 1.0 s |"
+    assert "Medians of 3 runs" in lines[-1]

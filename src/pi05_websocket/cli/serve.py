@@ -17,7 +17,9 @@ import tyro
 
 from pi05_websocket.cli import EXIT_FAILED, EXIT_OK
 from pi05_websocket.cli.serve_policy import PolicyChoice, load_warm
+from pi05_websocket.cli.serve_ray import run_on_ray
 from pi05_websocket.cli.watching import watching
+from pi05_websocket.engine_ray.config import RayOptions
 from pi05_websocket.errors import ConfigError
 from pi05_websocket.gateway import GatewayConfig, PolicyGateway
 from pi05_websocket.ops import OpsConfig
@@ -42,6 +44,7 @@ examples:
   pi05-websocket serve --policy expert --ops-port 9090        and look at http://127.0.0.1:9090/
   pi05-websocket serve --policy "replay:wave.npz?loop&action_horizon=25"
   pi05-websocket serve --upstream ws://gpu-1:8000 --upstream ws://gpu-2:8000 --port 8001
+  pi05-websocket serve --policy my_module:make_policy --engine ray --replicas 4 --replica-gpus 1
 """
 
 
@@ -68,11 +71,16 @@ class ServeCommand:
     log_level: Literal["debug", "info", "warning"] = "info"
     """debug tells each exchange with its timings."""
 
+    engine: Literal["own", "ray"] = "own"
+    """ray: on Ray Serve, on as many machines as its cluster has; needs the extra ray. own: one process."""
+
     config: Annotated[ServerConfig, tyro.conf.arg(name="")] = field(default_factory=ServerConfig)
 
     gateway: Annotated[GatewayConfig, tyro.conf.arg(name="")] = field(default_factory=GatewayConfig)
 
     ops: Annotated[OpsConfig, tyro.conf.arg(name="")] = field(default_factory=OpsConfig)
+
+    ray: Annotated[RayOptions, tyro.conf.arg(name="")] = field(default_factory=RayOptions)
 
 
 def run(argv: list[str]) -> int:
@@ -88,6 +96,8 @@ def run(argv: list[str]) -> int:
     )
     _refuse_to_serve_strangers(command)
     _check_choice(command)
+    if command.engine == "ray":
+        return run_on_ray(command)
     try:
         with watching(
             command.ops, command.config, command.otel_endpoint, policy=_served(command)

@@ -13,7 +13,16 @@ from statistics import median
 from pi05_websocket.server.config import ServerConfig
 from pi05_websocket.server.keys import Refusal
 
-__all__ = ["Admission"]
+__all__ = ["FULL", "Admission"]
+
+FULL = Refusal(
+    503,
+    "This policy server has as many robots as it takes (--max-connections).\n",
+    "as many robots are connected as it takes",
+    retry_after_s=10.0,  # somebody has to leave first, and robots stay for minutes
+    reason="full",
+)
+"""What one robot more than `max_connections` is told."""
 
 _WINDOW_S = 5.0
 _FEW = 8

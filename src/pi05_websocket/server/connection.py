@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 import picows
 
@@ -32,7 +32,17 @@ from pi05_websocket.wire.protocol import (
 )
 from pi05_websocket.wire.refusals import refusal_text
 
-__all__ = ["CLOSE_GOING_AWAY", "CLOSE_KEY_OVER", "Connection", "OpenConnections"]
+__all__ = [
+    "CLOSE_GOING_AWAY",
+    "CLOSE_KEY_OVER",
+    "CLOSE_TOO_BIG",
+    "LONGEST_WHY",
+    "Connection",
+    "OpenConnection",
+    "OpenConnections",
+    "facts_of",
+    "why_of",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +58,8 @@ _GOODBYE_TIMEOUT_S = 5.0
 _LAST_WORD_TIMEOUT_S = 1.0
 # The same for clients out of bounds; no goodbye of theirs is waited for.
 
-_LONGEST_WHY = 200
+LONGEST_WHY = 200
+
 _CONTROL = (picows.WSMsgType.PING, picows.WSMsgType.PONG)
 
 
@@ -60,7 +71,7 @@ class Connection(picows.WSListener):  # type: ignore[misc]  # picows is compiled
         metadata: Mapping[str, Any],
         config: ServerConfig,
         backend: Backend,
-        connections: OpenConnections,
+        connections: OpenConnections[Connection],
         *,
         doorkeeper: Doorkeeper,
         gate: Gate | None = None,
@@ -251,10 +262,10 @@ class Connection(picows.WSListener):  # type: ignore[misc]  # picows is compiled
             "connection %d closed who=%s from=%r seconds=%.1f requests=%d answered=%d refused=%d bytes_in=%d "
             "bytes_out=%d why=%r",
             self.number, self.who, self.peer, time.monotonic() - self._opened_at, self.requests, self.exchanges,
-            self.refused, self._bytes_in, self._bytes_out, why[:_LONGEST_WHY],
+            self.refused, self._bytes_in, self._bytes_out, why[:LONGEST_WHY],
         )  # fmt: skip
         self._connections.discard(self)
-        self._connections.tell(Closed(connection=self.number, why=why[:_LONGEST_WHY]))
+        self._connections.tell(Closed(connection=self.number, why=why[:LONGEST_WHY]))
 
     def pause_writing(self) -> None:
         """Read no further requests from a client that does not read its replies."""
@@ -357,7 +368,7 @@ class Connection(picows.WSListener):  # type: ignore[misc]  # picows is compiled
         if self._connections.watched:
             self._connections.tell(
                 RequestRecord(
-                    **_facts(request, total_ms),
+                    **facts_of(request, total_ms),
                     outcome="answered",
                     queue_ms=answered.queue_ms,
                     infer_ms=answered.infer_ms,
@@ -371,19 +382,20 @@ class Connection(picows.WSListener):  # type: ignore[misc]  # picows is compiled
         total_ms = (time.perf_counter() - request.arrived) * 1000
         self._connections.tell(
             RequestRecord(
-                **_facts(request, total_ms),
+                **facts_of(request, total_ms),
                 outcome="failed" if isinstance(outcome, Failed) else "refused",
-                why=_why(outcome)[:_LONGEST_WHY],
+                why=why_of(outcome)[:LONGEST_WHY],
                 queue_ms=total_ms,
             )
         )
 
 
-def _why(outcome: Failed | Refused) -> str:
+def why_of(outcome: Failed | Refused) -> str:
+    """Return in a word or a line why a request has no answer."""
     return outcome.cause if isinstance(outcome, Failed) else outcome.refusal.kind
 
 
-def _facts(request: Request, total_ms: float) -> dict[str, Any]:
+def facts_of(request: Request, total_ms: float) -> dict[str, Any]:
     """Return what a record says of a request whatever became of it."""
     said, due = request.realtime, request.due
     return {
@@ -405,12 +417,33 @@ def _already_said(transport: Any) -> str | None:
     return f"{int(sent.code)} {sent.reason}" if sent else None
 
 
-class OpenConnections:
+class OpenConnection(Protocol):
+    """What a server does to each of its connections, whatever speaks WebSocket for it."""
+
+    def ping(self) -> None:
+        """Send a ping."""
+
+    def close(self, code: int, reason: str) -> None:
+        """Say goodbye."""
+
+    def close_if_unwelcome(self) -> None:
+        """Say goodbye if its key is no longer good."""
+
+    def abort(self) -> None:
+        """Disconnect."""
+
+    def __hash__(self) -> int: ...
+
+
+C = TypeVar("C", bound=OpenConnection)
+
+
+class OpenConnections(Generic[C]):
     """The clients that are connected now, and those who watch them."""
 
     def __init__(self, listeners: Sequence[Listener] = ()) -> None:
         self._listeners = tuple(listeners)
-        self._open: set[Connection] = set()
+        self._open: set[C] = set()
         self._count = 0
         self._nobody = asyncio.Event()
         self._nobody.set()
@@ -421,7 +454,7 @@ class OpenConnections:
     def __len__(self) -> int:
         return len(self._open)
 
-    def __iter__(self) -> Iterator[Connection]:
+    def __iter__(self) -> Iterator[C]:
         return iter(tuple(self._open))
 
     def next_number(self) -> int:
@@ -442,12 +475,12 @@ class OpenConnections:
             except Exception:
                 logger.exception("a listener of the server failed")
 
-    def add(self, connection: Connection) -> None:
+    def add(self, connection: C) -> None:
         """Note a client that has come."""
         self._open.add(connection)
         self._nobody.clear()
 
-    def discard(self, connection: Connection) -> None:
+    def discard(self, connection: C) -> None:
         """Note a client that has gone."""
         self._open.discard(connection)
         if not self._open:
@@ -463,14 +496,10 @@ class OpenConnections:
         for connection in tuple(self._open):
             connection.close(code, reason)
 
-    def close_unwelcome(self, max_held_bytes: int) -> None:
-        """Say goodbye to those whose keys are no longer good, and to those who are out of bounds."""
-        held = {connection: connection.held_bytes for connection in self._open}
-        for connection in too_much(held, max_held_bytes):
-            connection.close_for_room()
+    def close_unwelcome(self) -> None:
+        """Say goodbye to those whose keys are no longer good."""
         for connection in tuple(self._open):
             connection.close_if_unwelcome()
-            connection.close_if_out_of_bounds()
 
     def abort(self) -> None:
         """Disconnect whoever is still there."""
@@ -480,3 +509,12 @@ class OpenConnections:
     async def all_gone(self) -> None:
         """Wait until nobody is connected."""
         await self._nobody.wait()
+
+
+def close_out_of_bounds(connections: OpenConnections[Connection], max_held_bytes: int) -> None:
+    """Say goodbye to those who take longer or hold more than they may."""
+    held = {connection: connection.held_bytes for connection in connections}
+    for connection in too_much(held, max_held_bytes):
+        connection.close_for_room()
+    for connection in connections:
+        connection.close_if_out_of_bounds()

@@ -12,11 +12,18 @@ import picows
 
 from pi05_websocket.server.keys import Refusal
 
-__all__ = ["authorization_of", "plain_response", "refusal_response"]
+__all__ = [
+    "HEALTH_PATH",
+    "UPGRADE_REQUIRED",
+    "authorization_of",
+    "plain_response",
+    "refusal_headers",
+    "refusal_response",
+]
 
 HEALTH_PATH = b"/healthz"
 
-_UPGRADE_REQUIRED = (
+UPGRADE_REQUIRED = (
     b"This is a policy server: it speaks OpenPI's protocol over WebSocket.\n"
     b"Connect a robot to it, or ask /healthz whether it is alive.\n"
 )
@@ -35,7 +42,7 @@ def plain_response(request: picows.WSUpgradeRequest) -> picows.WSUpgradeResponse
         return picows.WSUpgradeResponse.create_ok_response(b"OK\n")
     if request.headers.get("Upgrade", "").lower() != "websocket":
         return picows.WSUpgradeResponse.create_error_response(
-            426, _UPGRADE_REQUIRED, {"Upgrade": "websocket"}
+            426, UPGRADE_REQUIRED, {"Upgrade": "websocket"}
         )
     if request.headers.get("Sec-WebSocket-Version", "13") not in _VERSIONS:
         # RFC 6455, 4.4. picows would quote it, and fails where it is no text.
@@ -52,9 +59,14 @@ def authorization_of(request: picows.WSUpgradeRequest) -> list[str]:
 
 def refusal_response(refusal: Refusal) -> picows.WSUpgradeResponse:
     """Answer a request for a WebSocket that is not let in; the handshake does not happen."""
+    return picows.WSUpgradeResponse.create_error_response(
+        refusal.status, refusal.text.encode(), refusal_headers(refusal)
+    )
+
+
+def refusal_headers(refusal: Refusal) -> dict[str, str]:
+    """Return what goes into the head of such an answer."""
     headers = {"WWW-Authenticate": "Api-Key, Bearer"} if refusal.status == 401 else {}
     if refusal.retry_after_s is not None:
         headers["Retry-After"] = str(math.ceil(refusal.retry_after_s))
-    return picows.WSUpgradeResponse.create_error_response(
-        refusal.status, refusal.text.encode(), headers
-    )
+    return headers

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from pi05_websocket.server.backend import Backend, Pausable
-from pi05_websocket.server.connection import CLOSE_GOING_AWAY, OpenConnections
+from pi05_websocket.server.connection import CLOSE_GOING_AWAY, Connection, OpenConnections
 from pi05_websocket.server.keys import Refusal
 from pi05_websocket.server.records import DISCONNECTED, ServerState
 
@@ -24,7 +24,7 @@ class Operator:
     def __init__(
         self,
         backend: Backend,
-        connections: OpenConnections,
+        connections: OpenConnections[Connection],
         metadata: Callable[[], Mapping[str, Any]],
         no_room: Callable[[], Refusal | None],
     ) -> None:

@@ -39,7 +39,7 @@ class Request:
     """Which request of its connection it is, from 1."""
 
     protocol: ServerProtocol
-    payload: bytearray | str
+    payload: bytes | bytearray | str
     arrived: float
     """`time.perf_counter()` when its last byte was there."""
 

@@ -15,10 +15,15 @@ from typing import Any
 
 import picows
 
-from pi05_websocket.server.admission import Admission
+from pi05_websocket.server.admission import FULL, Admission
 from pi05_websocket.server.backend import BackendFactory, Delivery
 from pi05_websocket.server.config import ServerConfig
-from pi05_websocket.server.connection import CLOSE_GOING_AWAY, Connection, OpenConnections
+from pi05_websocket.server.connection import (
+    CLOSE_GOING_AWAY,
+    Connection,
+    OpenConnections,
+    close_out_of_bounds,
+)
 from pi05_websocket.server.doorkeeper import Doorkeeper
 from pi05_websocket.server.exposure import forwarded_for
 from pi05_websocket.server.http import authorization_of, plain_response, refusal_response
@@ -51,15 +56,6 @@ _LOOK_AGAIN_S = 1.0
 # A key that was revoked, or has expired, must be over within 5 s. Without keys and TLS there is nothing to do.
 
 
-_FULL = Refusal(
-    503,
-    "This policy server has as many robots as it takes (--max-connections).\n",
-    "as many robots are connected as it takes",
-    retry_after_s=10.0,  # somebody has to leave first, and robots stay for minutes
-    reason="full",
-)
-
-
 class Service:
     """One run of a policy server, from listening to the last goodbye. Not reused."""
 
@@ -78,7 +74,7 @@ class Service:
         self._loop = asyncio.get_running_loop()
         self._metadata = metadata
         self._config = config
-        self._connections = OpenConnections(listeners)
+        self._connections: OpenConnections[Connection] = OpenConnections(listeners)
         self._doorkeeper = Doorkeeper(config.keys)
         self._gate = Gate(config)
         self._certificate = Certificate(config)
@@ -157,7 +153,7 @@ class Service:
         admitted: RobotKey | Refusal | None = None
         if self._gate.full:
             self._gate.turn_away()
-            admitted = _FULL
+            admitted = FULL
         else:  # who has no key is not told how busy the server is
             admitted = self._doorkeeper.admit(authorization_of(request), path)
         if not isinstance(admitted, Refusal):
@@ -186,7 +182,7 @@ class Service:
         if unready is not None:
             text = f"This policy server is not ready: {unready}.\n"
             return Refusal(503, text, unready, _RETRY_UNREADY_S, reason="unready")
-        return _FULL if self._gate.full else self._admission.refuse(time.perf_counter())
+        return FULL if self._gate.full else self._admission.refuse(time.perf_counter())
 
     def _deliver(self, outcomes: Delivery) -> None:
         now = time.perf_counter()
@@ -205,7 +201,8 @@ class Service:
             await asyncio.sleep(_LOOK_AGAIN_S)
             self._doorkeeper.look_again()
             self._certificate.look_again()
-            self._connections.close_unwelcome(self._config.max_held_bytes)
+            self._connections.close_unwelcome()
+            close_out_of_bounds(self._connections, self._config.max_held_bytes)
             self._gate.tell()
 
     async def _refuse_overdue_now_and_then(self) -> None:

@@ -79,6 +79,7 @@ class PolicyWorker:
         self._times = ModelTimes()
         self._idle = True
         self._paused = False
+        self._asked_at: float | None = None
         self._stopping = False
         # Daemons: an inference that never returns must not keep the process from ending.
         self._thread = threading.Thread(target=self._run, name="pi05-policy", daemon=True)
@@ -99,6 +100,11 @@ class PolicyWorker:
     def unready(self) -> str | None:
         """Nothing: the policy is there."""
         return None
+
+    @property
+    def asked_at(self) -> float | None:
+        """Since when the policy is at work on a batch, by `time.perf_counter()`; None: it is not."""
+        return self._asked_at
 
     def start(self) -> None:
         """Start the threads."""
@@ -181,6 +187,10 @@ class PolicyWorker:
         request = waiting.item
         answer: Outcome | None = None
         group: Hashable = None
+        if isinstance(
+            request.payload, bytes
+        ):  # arrays are views of it, and policies may write into theirs
+            request.payload = bytearray(request.payload)
         try:
             request.observation, request.realtime = request.protocol.request(request.payload)
             group = batch_key(self._policy, _for_policy(request, 0.0, 0))
@@ -242,7 +252,7 @@ class PolicyWorker:
         return None, None
 
     def _outcomes(self, batch: list[_Waiting]) -> list[tuple[Request, Outcome]]:
-        started = time.perf_counter()
+        started = self._asked_at = time.perf_counter()
         requests = [waiting.item for waiting in batch]
         answers = infer_all(
             self._policy,
@@ -252,6 +262,7 @@ class PolicyWorker:
             ],
         )
         infer_s = time.perf_counter() - started
+        self._asked_at = None
         with self._lock:
             self._times.add(batch[0].group, len(batch), infer_s)
         return [

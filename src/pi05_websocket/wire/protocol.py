@@ -320,6 +320,16 @@ class ServerProtocol:
         """Whether it announced that it decodes images."""
         return self._encoded_images
 
+    @property
+    def debug(self) -> bool:
+        """Whether errors are sent with their traceback."""
+        return self._debug
+
+    @property
+    def prev_total_ms(self) -> float | None:
+        """What was noted of the last reply; None before the first."""
+        return self._prev_total_ms
+
     def request(self, payload: Buffer | str) -> tuple[dict[str, Any], RealtimeRequest | None]:
         """Decode one request: the observation, and what the robot says about it under `_rt`.
 

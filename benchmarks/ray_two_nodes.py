@@ -228,7 +228,7 @@ def deploy(policy: str) -> None:
 
     from pi05_websocket.engine_ray import apps
 
-    made = apps.policy(
+    made = apps.policy_application(
         {"policy": f"numbered_policies:{policy}", "server": {"seed": 1}},
         num_replicas=4,
         max_replicas_per_node=2,
@@ -258,7 +258,7 @@ def cluster() -> Iterator[dict[str, Node]]:
                 http_options={"host": "0.0.0.0", "port": PROXY_PORTS[HEAD]},
             )
             deploy("Numbered")
-            ingress = apps.ingress({}, num_replicas=2, max_replicas_per_node=1)
+            ingress = apps.ingress_application({}, num_replicas=2, max_replicas_per_node=1)
             serve.run(ingress, name="ingress", route_prefix="/")
             with load_balancer(folder):
                 yield nodes
@@ -381,8 +381,8 @@ def watch(event: str, nodes: dict[str, Node], settings: Settings) -> Outcome:
 
 
 HEADINGS = (
-    f"{'event':<16}{'requests':>9}{'lost: ours':>12}{'stock':>7}{'stale':>7}"
-    f"{'full rate s':>13}{'worst wait s':>14}{'load':>6}"
+    f"{'event':<15}{'requests':>18}{'lost: ours':>12}{'stock':>10}{'stale':>7}"
+    f"{'full rate s':>15}{'worst wait s':>15}{'load':>17}"
 )
 
 
@@ -396,9 +396,9 @@ def line(event: str, outcomes: list[Outcome]) -> str:
         return f"{text} ({min(values):.{digits}f}-{max(values):.{digits}f})" if several else text
 
     return (
-        f"{event:<16}{said('requests'):>9}{said('lost_ours'):>12}{said('lost_stock'):>7}"
-        f"{said('stale'):>7}{said('full_rate_s', 1):>13}{said('worst_wait_s', 1):>14}"
-        f"{said('load', 1):>6}"
+        f"{event:<15}{said('requests'):>18}{said('lost_ours'):>12}{said('lost_stock'):>10}"
+        f"{said('stale'):>7}{said('full_rate_s', 1):>15}{said('worst_wait_s', 1):>15}"
+        f"{said('load', 1):>17}"
     )
 
 

@@ -122,10 +122,10 @@ def on_ray(settings: Settings) -> Iterator[Way]:
     try:
         serve.start(proxy_location="HeadOnly", http_options={"host": "127.0.0.1", "port": RAY_PORT})
         policy = {"policy": "scale_out:policy", "server": {"seed": 1}}
-        made = apps.policy(policy, num_replicas=settings.policies)
+        made = apps.policy_application(policy, num_replicas=settings.policies)
         serve.run(made, name="policy", route_prefix=None)
         ingress = {"server": {"max_connections": 1024, "max_queue_s": 1e6}}
-        serve.run(apps.ingress(ingress), name="ingress", route_prefix="/")
+        serve.run(apps.ingress_application(ingress), name="ingress", route_prefix="/")
         yield Way(port=RAY_PORT, processes=rays_processes)
     finally:
         shut_down: Callable[[], None] = serve.shutdown

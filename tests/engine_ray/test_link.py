@@ -353,12 +353,10 @@ def test_nobody_comes_in_before_the_policy_is_known() -> None:
     """And its metadata is what it says, again after a rollout."""
 
     async def script(link: PolicyLink, cluster: Cluster) -> None:
-        cluster.metadata = None
-        assert link.unready == "no replica of its policy is ready"
-        cluster.metadata = {"name": "first"}
+        assert link.unready == "no replica of its policy answers"
         while link.unready is not None:
             await asyncio.sleep(0.01)
-        assert link.metadata == {"name": "first"}
+        assert link.metadata == {"name": "x"}
         cluster.metadata, cluster.generation = {"name": "second"}, "g2"
 
         async def is_new(name: str) -> Answer:
@@ -372,3 +370,27 @@ def test_nobody_comes_in_before_the_policy_is_known() -> None:
             await asyncio.sleep(0.01)
 
     run(script, a=works)
+
+
+def test_nobody_comes_in_after_the_policy_was_taken_down() -> None:
+    """And they do again when it is back."""
+
+    async def script(link: PolicyLink, cluster: Cluster) -> None:
+        while link.unready is not None:
+            await asyncio.sleep(0.01)
+        cluster.metadata, known = None, cluster.metadata
+        robot = Robot()
+        link.submit(
+            robot.request()
+        )  # its answer is of another generation: the description is asked for
+        await robot.outcome()
+        while link.unready is None:
+            await asyncio.sleep(0.01)
+        cluster.metadata = known
+        while link.unready is not None:
+            await asyncio.sleep(0.01)
+
+    async def is_new(name: str) -> Answer:
+        return Answer(kind="answered", message=b"", generation="g2")
+
+    run(script, a=is_new)

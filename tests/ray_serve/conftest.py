@@ -58,8 +58,17 @@ class Cluster:
 
         settings = {"policy": f"numbered_policies:{policy}", "server": {"seed": 1}}
         options = {"num_replicas": 2, "ray_actor_options": {"num_cpus": 1}} | options
-        serve.run(apps.policy(settings, **options), name=application, route_prefix=None)
+        serve.run(apps.policy_application(settings, **options), name=application, route_prefix=None)
         self._serving = policy if application == "policy" and "user_config" not in options else ""
+
+    def deploy_ingress(self) -> None:
+        """Deploy the ingress, or replace it."""
+        from ray import serve
+
+        from pi05_websocket.engine_ray import apps
+
+        settings = {"server": {"max_connections": 64}}
+        serve.run(apps.ingress_application(settings), name="ingress", route_prefix="/")
 
     def replicas(self, application: str, deployment: str) -> list[int]:
         """Process numbers of the replicas of a deployment that belong to this cluster."""
@@ -95,8 +104,6 @@ def cluster() -> Iterator[Cluster]:
         import ray
         from ray import serve
 
-        from pi05_websocket.engine_ray import apps
-
         ray.init(
             address="local",
             num_cpus=8,
@@ -107,9 +114,7 @@ def cluster() -> Iterator[Cluster]:
         serve.start(proxy_location="HeadOnly", http_options={"host": "127.0.0.1", "port": PORT})
         made = Cluster()
         made.deploy("Numbered")
-        serve.run(
-            apps.ingress({"server": {"max_connections": 64}}), name="ingress", route_prefix="/"
-        )
+        made.deploy_ingress()
     yield made
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

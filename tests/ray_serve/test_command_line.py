@@ -15,16 +15,11 @@ from robots_under_load import connected
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
-def test_serves_until_it_is_told_to_stop(tmp_path: Path) -> None:
+def test_serves_until_it_is_told_to_stop() -> None:
     """What it does, where robots connect, another checkpoint at another path, and exit code 0."""
     own = {
         "PYTHONPATH": os.pathsep.join([str(BENCHMARKS), *filter(None, sys.path)]),
-        # A second Ray on this machine: its HAProxy has files and ports of its own.
-        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(tmp_path / "haproxy.cfg"),
-        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(tmp_path / "admin.sock"),
-        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(tmp_path),
-        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(tmp_path / "state"),
-        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(tmp_path / "metrics.sock"),
+        # A second Ray on this machine: its HAProxy has ports of its own.
         "RAY_SERVE_HAPROXY_METRICS_PORT": "9301",
         "RAY_SERVE_HAPROXY_STATS_PORT": "8604",
     }

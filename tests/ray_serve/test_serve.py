@@ -168,6 +168,20 @@ def test_an_ingress_is_killed(cluster: Any) -> None:
     cluster.until(2, "ingress", "ingress")
 
 
+def test_an_ingress_is_replaced(cluster: Any) -> None:
+    """It says goodbye between two messages: no request is lost, and everybody is on a new socket soon."""
+    cluster.serving("Numbered")
+    with Robots(cluster.port, 12, 4.0) as robots:
+        time.sleep(2.0)
+        cluster.deploy_ingress()
+        at = time.monotonic()
+        cluster.until(2, "ingress", "ingress")
+        time.sleep(2.0)
+    assert robots.lost == []
+    assert robots.foreign == []
+    assert {answer["robot"] for sent, _, answer in robots.answers if sent > at} == set(range(12))
+
+
 def test_the_answer_is_the_plain_servers(cluster: Any) -> None:
     """Byte for byte but for the timings, at 1.07 MB."""
     cluster.serving("Summing")

@@ -20,7 +20,7 @@ from pi05_websocket.engine_ray.config import (
 )
 from pi05_websocket.engine_ray.deployments import Front, Ingress, PolicyDeployment
 
-__all__ = ["ingress", "policy"]
+__all__ = ["ingress", "ingress_application", "policy", "policy_application"]
 
 _POLICY: dict[str, Any] = {
     # Our planner queues; where Ray does, it polls with growing pauses and a third of the throughput is left.
@@ -51,7 +51,17 @@ _INGRESS: dict[str, Any] = {
 }
 
 
-def policy(args: Mapping[str, Any] | None = None, **options: Any) -> Application:
+def policy(args: dict[str, Any]) -> Application:
+    """Make the policy application; for `import_path` in a config file, where Ray wants one parameter."""
+    return policy_application(args)
+
+
+def ingress(args: dict[str, Any]) -> Application:
+    """Make the ingress application; likewise."""
+    return ingress_application(args)
+
+
+def policy_application(args: Mapping[str, Any], **options: Any) -> Application:
     """Make the policy application.
 
     Args:
@@ -61,13 +71,13 @@ def policy(args: Mapping[str, Any] | None = None, **options: Any) -> Application
     Raises:
         ConfigError: Of a setting.
     """
-    settings = settings_from(PolicySettings, args or {}, "policy")
+    settings = settings_from(PolicySettings, args, "policy")
     made = serve.deployment(name=POLICY_DEPLOYMENT, **{**_POLICY, **options})
     front = serve.deployment(name="front", **_FRONT)
     return front(Front).bind(made(PolicyDeployment).bind(settings))
 
 
-def ingress(args: Mapping[str, Any] | None = None, **options: Any) -> Application:
+def ingress_application(args: Mapping[str, Any], **options: Any) -> Application:
     """Make the ingress application.
 
     Args:
@@ -77,5 +87,5 @@ def ingress(args: Mapping[str, Any] | None = None, **options: Any) -> Applicatio
     Raises:
         ConfigError: Of a setting.
     """
-    settings = settings_from(IngressSettings, args or {}, "ingress")
+    settings = settings_from(IngressSettings, args, "ingress")
     return serve.deployment(name="ingress", **{**_INGRESS, **options})(Ingress).bind(settings)

@@ -17,7 +17,7 @@ __all__ = ["NEEDED", "USEFUL", "check", "exports", "prepare", "wrong"]
 NEEDED: dict[str, str] = {
     # The sockets end in the ingress replicas, behind HAProxy, and not in Ray's proxy, which takes 9 to 20 ms.
     "RAY_SERVE_ENABLE_HA_PROXY": "1",
-    # Replicas call each other by gRPC, on one event loop each: half the time and a quarter of the CPU.
+    # Replicas call each other by gRPC, on one event loop each: half the CPU.
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
     # Ray's own limit is 4 MiB; an observation with three raw camera images can be more.
     "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(64 * 1024 * 1024),

@@ -9,6 +9,7 @@ counts. Nothing is decoded. Knows nothing of Ray: `Calls` does the asking.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import logging
 import time
@@ -36,6 +37,8 @@ logger = logging.getLogger(__name__)
 _DESCRIBE_EVERY_S = 5.0
 _DESCRIBE_AGAIN_S = 0.5
 _DESCRIBE_TIMEOUT_S = 5.0
+_UNHEARD = 3
+"""So often in a row nobody said what the application is: it was taken down, or all of it is stuck."""
 _RETRY_BUSY_S = 0.25
 _RETRY_LOST_S = 0.05
 
@@ -109,6 +112,7 @@ class PolicyLink:
         self._waiting = 0
         self._answered_once = False
         self._description: Description | None = None
+        self._unheard = 0
         self._metadata: dict[str, Any] = {}
         self._stale = asyncio.Event()
         self._stopping = False
@@ -130,7 +134,9 @@ class PolicyLink:
     @property
     def unready(self) -> str | None:
         """Why nobody should come in now."""
-        return "no replica of its policy is ready" if self._description is None else None
+        if self._description is None or self._unheard >= _UNHEARD:
+            return "no replica of its policy answers"
+        return None
 
     def start(self) -> None:
         """Begin to ask what the application is."""
@@ -317,12 +323,14 @@ class PolicyLink:
         while True:
             self._stale.clear()
             known = await self._describe()
-            patience = _DESCRIBE_EVERY_S if known else _DESCRIBE_AGAIN_S
-            try:
-                async with asyncio.timeout(patience):
-                    await self._stale.wait()
-            except TimeoutError:
-                continue
+            self._unheard = 0 if known else self._unheard + 1
+            await asyncio.sleep(
+                _DESCRIBE_AGAIN_S
+            )  # while a rollout is under way both versions answer
+            if known:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_DESCRIBE_EVERY_S):
+                        await self._stale.wait()
 
     async def _describe(self) -> bool:
         try:

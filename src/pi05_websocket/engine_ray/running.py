@@ -170,6 +170,11 @@ class RayEngine:
             environment.check(found, node["NodeManagerAddress"])
 
     def _start_serve(self) -> None:
+        """Start Ray Serve with its HAProxy, where it does not run already.
+
+        Raises:
+            ConfigError: It does not start; a port is in use, for instance.
+        """
         from ray import serve
 
         if serve.status().proxies:
@@ -177,10 +182,14 @@ class RayEngine:
             return
         with self._saying("starting Ray Serve"):
             self._started_serve = self._started_ray
-            serve.start(
-                proxy_location="EveryNode",
-                http_options={"host": self._host or "0.0.0.0", "port": self.port},
-            )
+            try:
+                serve.start(
+                    proxy_location="EveryNode",
+                    http_options={"host": self._host or "0.0.0.0", "port": self.port},
+                )
+            except RuntimeError as exc:  # Ray's own stack stands before what HAProxy says
+                said = str(exc).rpartition("RuntimeError: ")[2]
+                raise ConfigError(f"Ray Serve does not start: {said}") from exc
 
     def _deploy_policy(self, application: str) -> None:
         from pi05_websocket.engine_ray import apps
@@ -191,7 +200,7 @@ class RayEngine:
         )
         with self._saying(f"loading {settings.policy} in each replica"):
             self._started.append(application)
-            made = apps.policy(
+            made = apps.policy_application(
                 asdict(settings),
                 **options.scale,
                 ray_actor_options={
@@ -216,7 +225,7 @@ class RayEngine:
                 "server": asdict(self._config),
                 "link": asdict(self._options.link),
             }
-            made = apps.ingress(said, num_replicas=self._options.ingress_replicas)
+            made = apps.ingress_application(said, num_replicas=self._options.ingress_replicas)
             _run(made, INGRESS_APPLICATION, "/")
 
     @contextlib.contextmanager

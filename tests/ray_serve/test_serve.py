@@ -169,7 +169,7 @@ def test_an_ingress_is_killed(cluster: Any) -> None:
 
 
 def test_an_ingress_is_replaced(cluster: Any) -> None:
-    """It says goodbye between two messages: no request is lost, and everybody is on a new socket soon."""
+    """It says goodbye between two messages; what crosses that fails with 1012, and is asked on a new socket."""
     cluster.serving("Numbered")
     with Robots(cluster.port, 12, 4.0) as robots:
         time.sleep(2.0)
@@ -177,7 +177,8 @@ def test_an_ingress_is_replaced(cluster: Any) -> None:
         at = time.monotonic()
         cluster.until(2, "ingress", "ingress")
         time.sleep(2.0)
-    assert robots.lost == []
+    assert all("close code 1012" in why for _, why in robots.lost)
+    assert len(robots.lost) <= 12
     assert robots.foreign == []
     assert {answer["robot"] for sent, _, answer in robots.answers if sent > at} == set(range(12))
 

@@ -206,6 +206,7 @@ class Session:
                 trace=self._trace,
                 clock=self._clock,
                 name=f"env {number}" if several else "",
+                number=number,
                 how_to_resume=self._how_to_resume,
             )
             self._trace.write("task", task=observations[number].task)

@@ -82,7 +82,7 @@ class Laboratory:
         stop = threading.Event()
         threads = [
             threading.Thread(target=self._drive, args=(leftover_ms, age_ms, stop))
-            for leftover_ms, age_ms in ((5000.0, 2.0), (215.0, 80.0))
+            for leftover_ms, age_ms in ((5000.0, 2.0), (200.0, 80.0))
         ]
         for thread in threads:
             thread.start()

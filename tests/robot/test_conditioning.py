@@ -221,11 +221,11 @@ def test_without_a_bound_on_age_any_answer_is_of_use():
     clock = FakeClock()
     policy = ScriptedPolicy(clock)
     policy.metadata = announcement(RealtimeSupport(prefix="none", refusals=True))
-    player = ActionPlayer(policy, PlayerConfig(), clock=clock)
+    player = ActionPlayer(policy, PlayerConfig(), clock=clock, number=3)
     player.start_episode()
     player.ask(0, dict)
 
     _, said = split_realtime(policy.exchanges[-1].observation)
 
     assert said is not None
-    assert said.deadline_ms is None
+    assert (said.deadline_ms, said.robot) == (None, 3)

@@ -69,6 +69,15 @@ def test_newest_wins_among_requests_that_read_refusals() -> None:
     assert names(sessions.heads()) == ["a3"]
 
 
+def test_robots_that_share_a_connection_replace_nothing_of_each_other() -> None:
+    """Vectorised environments: each observation is another arm's."""
+    a1, a2, a3 = (waiting(name, typed=True) for name in ("a1", "a2", "a3"))
+    a2.robot = 1
+    sessions = lines(a1, a2, a3)
+    sessions.supersede("a")
+    assert [request.answer for request in (a1, a2, a3)] == [SUPERSEDED, None, None]
+
+
 def test_a_superseded_request_waits_for_the_one_under_way() -> None:
     """The n-th answer belongs to the n-th request, whatever it says."""
     a1, a2, a3 = (waiting(name, typed=True) for name in ("a1", "a2", "a3"))

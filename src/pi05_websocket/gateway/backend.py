@@ -211,7 +211,9 @@ class GatewayBackend:
             logger.warning("request refused: %s", error)
             waiting.answer = waiting.answer or outcomes.failed(ticket.request, error)
         waiting.due, waiting.deadline = ticket.request.due, ticket.request.deadline
-        waiting.reads_refusals = ticket.request.realtime is not None
+        if ticket.request.realtime is not None:
+            waiting.reads_refusals = True
+            waiting.robot = ticket.request.realtime.robot
         self._sessions.supersede(waiting.session)
         self._settle([waiting.session])
         self._dispatch()

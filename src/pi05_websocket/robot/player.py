@@ -135,6 +135,7 @@ class ActionPlayer:
         trace: Where to write what happened.
         clock: Where times come from; ticks are the caller's.
         name: Put before every log line.
+        number: Which of the players that share the policy's connection it is.
         how_to_resume: What a person does to let a stopped arm move again, for the log.
     """
 
@@ -146,6 +147,7 @@ class ActionPlayer:
         trace: Trace | None = None,
         clock: Clock = SYSTEM_CLOCK,
         name: str = "",
+        number: int = 0,
         how_to_resume: str = "call resume(), or begin a new episode",
     ) -> None:
         self.config = config
@@ -157,6 +159,7 @@ class ActionPlayer:
         self._clock = clock
         self._trace = Trace(None) if trace is None else trace
         self._name = f"{name}: " if name else ""
+        self._number = number
         self._action_dim = config.action_dim
         self._pending: _Pending | None = None
         self._commands = Commands(
@@ -395,6 +398,7 @@ class ActionPlayer:
             # would have been over.
             deadline_ms=None if oldest is None else oldest * tick_ms,
             leftover_ms=len(leftover) * tick_ms,
+            robot=self._number,
             age_ms=self._travel.one_way_ms(),
         )
 

@@ -60,6 +60,9 @@ class Waiting(Generic[T, A]):
     reads_refusals: bool = False
     """Whether its robot understands `busy`, `late` and `superseded`. A stock client is always answered."""
 
+    robot: int = 0
+    """Which of the robots of this connection: several may share one."""
+
     answer: A | Refusal | None = None
     """What it is answered without asking the policy."""
 
@@ -104,12 +107,12 @@ class Sessions(Generic[T, A]):
 
         Call it when a request of this connection has become ready. Stock requests are left alone.
         """
-        newer = False
+        newer: set[int] = set()
         for waiting in reversed(self._requests(session)):
             if waiting.ready and waiting.reads_refusals and waiting.answer is None:
-                if newer:
+                if waiting.robot in newer:
                     waiting.answer = SUPERSEDED
-                newer = True
+                newer.add(waiting.robot)
 
     def settle(self, sessions: Iterable[Hashable]) -> list[Waiting[T, A]]:
         """Take out whose answer is certain and whose turn it is in these lines; answer them in this order."""

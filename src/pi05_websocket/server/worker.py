@@ -202,6 +202,7 @@ class PolicyWorker:
             waiting.answer = waiting.answer or answer
             if request.realtime is not None:
                 waiting.reads_refusals = True
+                waiting.robot = request.realtime.robot
                 waiting.due, waiting.deadline = request.due, request.deadline
             self._sessions.supersede(waiting.session)
             self._settle([waiting.session])

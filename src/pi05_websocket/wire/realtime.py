@@ -105,6 +105,10 @@ class RealtimeRequest:
     """How long after it was sent the reply is of any use, in milliseconds; later it is dropped. None: for as
     long as it takes."""
 
+    robot: int = 0
+    """Which of the robots that share the connection it is, as vectorised environments do: a newer observation
+    replaces one of the same robot only."""
+
     leftover_ms: float | None = None
     """How long after it was sent the robot still has rows to execute, in milliseconds; 0: it stands still. A
     reply that comes later is of use, but the arm has held. None: not said."""
@@ -174,6 +178,7 @@ def with_realtime(observation: Mapping[str, Any], request: RealtimeRequest) -> d
         "control_hz": float(request.control_hz),
         "deadline_ms": request.deadline_ms,
         "leftover_ms": request.leftover_ms,
+        "robot": request.robot,
         "age_ms": float(request.age_ms),
     }
     if request.traceparent is not None:
@@ -203,6 +208,7 @@ def split_realtime(
         control_hz=_number(said, "control_hz", most=_MOST_HZ),
         deadline_ms=_optional(_milliseconds, said, "deadline_ms"),
         leftover_ms=_optional(_milliseconds, said, "leftover_ms"),
+        robot=_optional(_ticks, said, "robot") or 0,
         age_ms=_optional(_milliseconds, said, "age_ms") or 0.0,
         traceparent=_optional(_traceparent, said, "traceparent"),
     )

@@ -179,6 +179,8 @@ def test_config_is_checked() -> None:
     """A bound of nothing would serve nobody."""
     with pytest.raises(ConfigError, match="max_queued_requests must be at least 1, got 0"):
         ServerConfig(max_queued_requests=0)
+    with pytest.raises(ConfigError, match="seed must be from 0 to"):
+        ServerConfig(seed=-1)
     with pytest.raises(ConfigError, match="stop_timeout_s must be at least 0, got nan"):
         ServerConfig(stop_timeout_s=float("nan"))
 

@@ -96,6 +96,16 @@ def test_a_bad_request_fails_alone(policy: Any) -> None:
     assert told(infer_all(policy, asked(5))) == [10]
 
 
+def test_a_batch_that_fails_as_a_whole_is_asked_for_one_by_one() -> None:
+    """Also where the policy should have said itself whose the error is."""
+
+    class Careless(One):
+        def infer_requests(self, requests: Sequence[PolicyRequest]) -> list[Any]:
+            return [double(request.observation) for request in requests]
+
+    assert told(infer_all(Careless(), asked(1, -7, 3))) == [2, "-7 is below 0", 6]
+
+
 def test_several_are_asked_for_at_once() -> None:
     """And again one by one after a batch that failed; a single one needs no batch."""
     policy = Batching()

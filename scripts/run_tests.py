@@ -75,7 +75,8 @@ def main() -> None:
         code, last = run(step, extra)
         failed |= code != 0
         verdict = "ok    " if code == 0 else "FAILED"
-        summary.append(f"{verdict} {step:<13} {time.monotonic() - started:5.0f} s   {last}")
+        said = last if code == 0 else f"exit code {code} after: {last}"
+        summary.append(f"{verdict} {step:<13} {time.monotonic() - started:5.0f} s   {said}")
     whole = set(steps) >= set(STEPS) and not extra
     judged = whole and not failed
     covered = coverage_report.report(enforce=judged)

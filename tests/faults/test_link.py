@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import base64
+import gc
 import hashlib
 import http
 import logging
@@ -12,13 +13,14 @@ import ssl
 import struct
 import threading
 import time
+import warnings
 from pathlib import Path
 
 import pytest
 import trustme
 from misbehaving import METADATA, OBSERVATION, eventually, reply
 
-from pi05_websocket.client import ConnectionState, load_headers
+from pi05_websocket.client import ConnectionConfig, ConnectionState, RemotePolicy, load_headers
 from pi05_websocket.errors import (
     AccessRefused,
     CertificateRefused,
@@ -258,6 +260,32 @@ class TestTls:
         )
 
         assert policy.infer(OBSERVATION)
+
+    def test_closing_leaves_no_socket_behind_when_nobody_says_goodbye(
+        self, bare_tcp, authority, tmp_path: Path
+    ):
+        """The end of TLS is waited for, then the connection is cut: the garbage collector finds none."""
+        ca_file = tmp_path / "ca.pem"
+        authority.cert_pem.write_to_path(str(ca_file))
+        context, over = self.server_context(authority), threading.Event()
+
+        def freeze_after_the_metadata(plain: socket.socket) -> None:
+            with context.wrap_socket(plain, server_side=True) as connection:
+                upgrade(connection)
+                connection.sendall(b"\x82\x01\x80")  # a binary message: the metadata, {}
+                over.wait(10)
+
+        port = bare_tcp(freeze_after_the_metadata)
+        config = ConnectionConfig(url=f"wss://127.0.0.1:{port}", ca_file=str(ca_file))
+        with warnings.catch_warnings(record=True) as left_behind:
+            warnings.simplefilter("always")
+            policy = RemotePolicy(config=config, wait_for_server=10)
+            policy.close()
+            del policy
+            gc.collect()
+        over.set()
+
+        assert [str(warning.message) for warning in left_behind] == []
 
     def test_tls_to_a_plain_server_names_the_mistake(self, scripted, remote):
         """wss:// where only ws:// is spoken."""

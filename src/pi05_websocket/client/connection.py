@@ -44,6 +44,9 @@ __all__ = ["Connection", "ConnectionState", "Greeting"]
 
 logger = logging.getLogger(__name__)
 
+_GOODBYE_S = 0.3
+"""How long `close` waits for the server's goodbye before it cuts the connection."""
+
 
 class ConnectionState(Enum):
     """Where the logical link stands."""
@@ -225,11 +228,16 @@ class Connection:
         finally:
             with self._changed:
                 self._stopped = True  # from here on `submit` fails by itself
-            # What was submitted before that runs now, and the closed transport sends its goodbye. No executor
-            # shutdown: it wants a new thread, which a program that is ending no longer gets.
-            self._loop.run_until_complete(asyncio.sleep(0.01))
+            # No executor shutdown: it wants a new thread, which a program that is ending no longer gets.
+            self._loop.run_until_complete(self._say_goodbye())
             self._fail_all(self._not_ready())
             self._loop.close()
+
+    async def _say_goodbye(self) -> None:
+        """Run what was submitted before the end, and wait until the closed transport is gone."""
+        await asyncio.sleep(0.01)
+        if self._transport is not None:
+            await self._transport.wait_closed(_GOODBYE_S)
 
     async def _stay_connected(self) -> None:
         while True:

@@ -7,6 +7,7 @@ know the WebSocket library.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from typing import Protocol
 
@@ -76,6 +77,23 @@ class Transport(picows.WSListener):  # type: ignore[misc]  # picows is compiled 
         self._listener = None
         if self._ws is not None and not self._ws.is_disconnected:
             self._ws.disconnect(graceful=False)
+
+    async def wait_closed(self, patience_s: float) -> None:
+        """Wait until a connection that was closed is gone: TLS says goodbye both ways before the socket is.
+
+        Without this an event loop that ends leaves the socket to the garbage collector.
+
+        Args:
+            patience_s: For the other side's goodbye; then the connection is cut.
+        """
+        if self._ws is None:
+            return
+        gone = asyncio.ensure_future(self._ws.wait_disconnected())
+        await asyncio.wait([gone], timeout=patience_s)
+        if not gone.done():
+            self._ws.disconnect(graceful=False)
+            await asyncio.wait([gone])
+        gone.exception()  # why it ended has been told; here it counts that it has
 
     def _say_goodbye(self, code: int) -> None:
         if self._ws is not None and not self._ws.is_disconnected:

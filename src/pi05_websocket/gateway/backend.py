@@ -38,6 +38,9 @@ logger = logging.getLogger(__name__)
 _LOOK_AGAIN_S = 0.25
 """How often is looked whether a request that takes too long can be moved: another upstream may have come."""
 
+_GOODBYE_S = 1.0
+"""How long stopping waits for the upstreams' goodbyes before it cuts their connections."""
+
 _Waiting = Waiting[Ticket, Outcome]
 
 
@@ -83,6 +86,7 @@ class GatewayBackend:
         """Connection to the identity of the policy it was told of."""
         self._stopping = False
         self._over = False
+        self._closing: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
         return f"<GatewayBackend waiting={self.waiting} under_way={len(self._errands)}>"
@@ -353,6 +357,10 @@ class GatewayBackend:
         self._errands.clear()
         self._reader.close()
         self._pool.close()
+        self._closing = self._loop.create_task(self._close())
+
+    async def _close(self) -> None:
+        await self._pool.wait_closed(_GOODBYE_S)
         self._stopped()
 
 

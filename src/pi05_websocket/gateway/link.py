@@ -151,6 +151,11 @@ class Link:
         if self._transport is not None:
             self._transport.close()
 
+    async def wait_closed(self, patience_s: float) -> None:
+        """Wait until the connection is gone after `close`; cut it when that takes too long."""
+        if self._transport is not None:
+            await self._transport.wait_closed(patience_s)
+
     # --- listener of the transport ---------------------------------------------------------------------------
 
     def on_message(self, payload: bytes | str) -> None:

@@ -95,6 +95,10 @@ class Pool:
         for upstream in self._upstreams:
             upstream.close()
 
+    async def wait_closed(self, patience_s: float) -> None:
+        """Wait until all connections are gone after `close`, so long at most."""
+        await asyncio.gather(*(upstream.wait_closed(patience_s) for upstream in self._upstreams))
+
     # ------------------------------------------------------------------------------------ who is there
 
     @property

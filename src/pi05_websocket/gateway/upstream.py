@@ -99,6 +99,10 @@ class Upstream:
         for link in self._links:
             link.close()
 
+    async def wait_closed(self, patience_s: float) -> None:
+        """Wait until they are gone after `close`, so long at most."""
+        await asyncio.gather(*(link.wait_closed(patience_s) for link in self._links))
+
     def introduced(self, metadata: Mapping[str, Any]) -> None:
         """Take what the server says, and open as many connections as that asks for."""
         self.metadata = metadata

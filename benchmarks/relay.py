@@ -154,6 +154,11 @@ class Process:
         self.port = int(self._process.stdout.readline())
         self.url = f"ws://127.0.0.1:{self.port}"
 
+    @property
+    def pid(self) -> int:
+        """Its number."""
+        return self._process.pid
+
     def cpu_s(self) -> float:
         """Return the CPU time it has used, in seconds."""
         fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()

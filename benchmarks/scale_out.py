@@ -22,6 +22,7 @@ from statistics import median
 from typing import Any, Literal
 
 import numpy as np
+import relay
 import tyro
 from ray_two_nodes import descendants, title_of
 from round_trip import machine, observation
@@ -41,6 +42,7 @@ DESCRIPTION = """\
 Put clients that ask again at once before each of
 
   plain   one server of this project with one policy
+  relay   a gateway before --policies such servers
   ray     Ray Serve with two ingress processes and --policies policies
 
 with observations of 1.07 MB (large: three raw cameras) and of 49 KB (small: about three JPEGs of 224 pixels),
@@ -57,7 +59,7 @@ examples:
 class Settings:
     """What to measure."""
 
-    paths: tuple[str, ...] = ("plain", "ray")
+    paths: tuple[str, ...] = ("plain", "relay", "ray")
     """Ways to the policy; plain is always among them."""
 
     sizes: tuple[Size, ...] = ("large", "small")
@@ -97,6 +99,19 @@ def plain(_settings: Settings) -> Iterator[Way]:
     """Run one server of this project."""
     with server_process("ours", "batched") as (port, pid):
         yield Way(port=port, processes=lambda: {"policy": [pid]})
+
+
+@contextlib.contextmanager
+def behind_relay(settings: Settings) -> Iterator[Way]:
+    """Run a gateway before several servers of this project."""
+    with ExitStack() as stack:
+        servers = [
+            stack.enter_context(server_process("ours", "batched")) for _ in range(settings.policies)
+        ]
+        gateway = relay.Process("gateway", "0", *(f"ws://127.0.0.1:{port}" for port, _ in servers))
+        stack.callback(gateway.kill)
+        roles = {"front": [gateway.pid], "policy": [pid for _, pid in servers]}
+        yield Way(port=gateway.port, processes=lambda: roles)
 
 
 @contextlib.contextmanager
@@ -149,6 +164,7 @@ def rays_processes() -> dict[str, list[int]]:
 
 PATHS: dict[str, Callable[[Settings], AbstractContextManager[Way]]] = {
     PLAIN: plain,
+    "relay": behind_relay,
     "ray": on_ray,
 }
 """Name to a way. Another one is a function here that opens it, and says which processes it consists of."""

@@ -46,6 +46,13 @@ def test_upstreams_are_checked(upstreams: list[str], wrong: str) -> None:
         PolicyGateway(upstreams)
 
 
+def test_there_is_a_fingerprint_for_each_upstream_or_one_for_all() -> None:
+    """Not two for three."""
+    gateway = GatewayConfig(upstream_tls_fingerprint=("sha256:" + "0" * 64,) * 2)
+    with pytest.raises(ConfigError, match="expected 1 for all or 3, one for each upstream, got 2"):
+        PolicyGateway(["wss://a:1", "wss://b:1", "wss://c:1"], gateway=gateway)
+
+
 def test_a_key_that_cannot_be_read_is_told_at_the_start(tmp_path: Path) -> None:
     """Not when the first robot comes."""
     gateway = GatewayConfig(upstream_key_file=str(tmp_path / "nowhere"))

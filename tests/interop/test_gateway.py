@@ -171,6 +171,18 @@ def test_an_upstream_behind_keys_and_tls(
     assert start.client("stock client", before.port).infer({"number": 3})["number"] == 3
 
 
+def test_upstreams_with_certificates_of_their_own(start: Any, gateway: Any, tmp_path: Path) -> None:
+    """Each is known by the fingerprint that it printed, and by that alone."""
+    behind = [
+        start.server("our server", Numbered(), tls="auto", tls_folder=str(tmp_path / name))
+        for name in ("one", "two")
+    ]
+    urls = [f"wss://127.0.0.1:{server.port}" for server in behind]
+    pins = tuple(server.tls_fingerprint for server in behind)
+    before = gateway(*urls, options={"upstream_tls_fingerprint": pins})
+    assert start.client("stock client", before.port).infer({"number": 3})["number"] == 3
+
+
 def test_ours_behind_ours_behind_ours(start: Any, gateway: Any, summing: Any, observe: Any) -> None:
     """A gateway is a server like any other."""
     inner = gateway(start.server("our server", summing))

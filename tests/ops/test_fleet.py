@@ -43,6 +43,14 @@ def test_a_shared_inference_is_one_inference() -> None:
     assert totals.busy == pytest.approx(0.01)
 
 
+def test_a_gateway_infers_nothing() -> None:
+    """What its upstreams do is neither its batches nor its policy's time."""
+    fleet = Fleet()
+    fleet.add([answered(99.5, batch=0)])
+    totals = fleet.totals(100.0)
+    assert (totals.asked, totals.batches, totals.busy) == (1, {}, 0.0)
+
+
 def test_what_is_told_too_late_is_left_out() -> None:
     """Its second has been given to another."""
     fleet = Fleet()

@@ -36,6 +36,7 @@ def test_the_round_trip_is_split() -> None:
     assert figures.split.total == 101.0
     assert (figures.p50_ms, figures.p99_ms, figures.batch) == (101.0, 101.0, 2.0)
     assert (figures.due_ms, figures.missed, figures.gap_s) == (200.0, 0, pytest.approx(0.5))
+    assert a_robot(99.0, batch=0).figures(100.0).batch is None  # at a gateway
 
 
 @pytest.mark.parametrize("age_ms", [None, 0.0])

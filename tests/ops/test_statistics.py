@@ -11,6 +11,14 @@ from pi05_websocket.ops.statistics import Statistics
 from pi05_websocket.server.records import Closed, Record, TurnedAway
 
 
+def test_a_gateway_has_no_batches() -> None:
+    """What its upstreams do together it does not know."""
+    statistics = Statistics()
+    statistics.take([opened(), answered(batch=0)], 100.0)
+    counts = statistics.counts
+    assert (counts.outcomes["answered"], counts.batch.count, counts.busy_s) == (1, 0, 0.0)
+
+
 def test_a_robots_way_through() -> None:
     """It comes, asks, is refused, and goes."""
     statistics = Statistics()

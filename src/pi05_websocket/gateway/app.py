@@ -7,6 +7,7 @@ In: addresses. Out: a server that OpenPI's clients, and ours, can talk to; see `
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import cycle
 from typing import Any
 
 from pi05_websocket.client.config import ConnectionConfig, load_headers
@@ -93,12 +94,19 @@ def _connections(
     headers = load_headers(
         api_key_file=settings.upstream_key_file, api_key_env=settings.upstream_key_env
     )
+    pins: Sequence[str | None] = settings.upstream_tls_fingerprint or [None]
+    if len(pins) not in (1, len(urls)):
+        raise ConfigError(
+            f"upstream_tls_fingerprint: expected 1 for all or {len(urls)}, one for each upstream, "
+            f"got {len(pins)}"
+        )
     return [
         ConnectionConfig(
             url=url,
             headers=headers,
             ca_file=settings.upstream_ca_file,
+            tls_fingerprint=pin,
             max_message_bytes=serving.max_message_bytes,
         )
-        for url in urls
+        for url, pin in zip(urls, cycle(pins), strict=False)
     ]

@@ -24,6 +24,10 @@ class GatewayConfig:
     upstream_ca_file: str | None = None
     """PEM file of authorities to trust for `wss://` upstreams; None: the system's."""
 
+    upstream_tls_fingerprint: tuple[str, ...] = ()
+    """`sha256:…` of the upstreams' public keys, as `serve --tls auto` prints them, instead of authorities: one
+    for all, or one for each upstream in their order."""
+
     upstream_connections: int | None = None
     """Requests that each upstream works on at once, each on a connection of its own. None: 1 for a stock
     server, which serves one at a time; twice its largest batch for one of ours, so that the next batch is

@@ -80,9 +80,9 @@ class Fleet:
         second.bytes_in += record.bytes_in
         second.bytes_out += record.bytes_out
         if record.outcome == "answered":
-            # Everybody in a batch reports the whole inference.
-            second.busy_ms += record.infer_ms / record.batch
-            second.batches[record.batch] += 1
+            second.busy_ms += record.policy_ms
+            if record.batch:
+                second.batches[record.batch] += 1
             second.missed += record.missed
         elif record.outcome == "refused":
             second.refused += 1

@@ -154,6 +154,7 @@ class Robot:
         last = self.last
         trips = [_round_trip_ms(record) for record in window if record.outcome == "answered"]
         answered = [record for record in recent if record.outcome == "answered"]
+        batches = [record.batch for record in answered if record.batch]
         return Figures(
             connected_s=now - self.since,
             silent_s=now - (self.since if last is None else _at(last)),
@@ -170,7 +171,7 @@ class Robot:
             p50_ms=quantile(trips, 0.5),
             p99_ms=quantile(trips, 0.99),
             due_ms=None if last is None else last.due_ms,
-            batch=fmean(record.batch for record in answered) if answered else None,
+            batch=fmean(batches) if batches else None,
             bytes_in=0 if last is None else last.bytes_in,
             errors=tuple(reversed(self._errors.values())),
         )

@@ -107,12 +107,12 @@ class Counts:
         self.outcomes.update([outcome for _, outcome in pairs])
         self.bytes_in += sum([record.bytes_in for record in records])
         self.bytes_out += sum([record.bytes_out for record in records])
-        self.busy_s += sum([record.infer_ms / record.batch for record in answered]) / 1000
+        self.busy_s += sum([record.policy_ms for record in answered]) / 1000
         self.total_s.add([record.total_ms / 1000 for record in records])
         self.network_s.add([record.age_ms / 500 for record in records if record.age_ms])
         self.queue_s.add([record.queue_ms / 1000 for record in answered])
         self.infer_s.add([record.infer_ms / 1000 for record in answered])
-        self.batch.add([record.batch for record in answered])
+        self.batch.add([record.batch for record in answered if record.batch])
         for name, record in zip(who, records, strict=True):
             if record.outcome == "answered":
                 if record.missed:

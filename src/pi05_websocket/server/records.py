@@ -106,6 +106,11 @@ class RequestRecord(msgspec.Struct, frozen=True, kw_only=True):
     """The chunk, as the policy returned it; None where there is none."""
 
     @property
+    def policy_ms(self) -> float:
+        """Its share of the policy's time: everybody in a batch reports the whole inference. At a gateway 0."""
+        return self.infer_ms / self.batch if self.batch else 0.0
+
+    @property
     def missed(self) -> bool:
         """Whether the arm had to hold because the reply left too late; not where it could not be in time."""
         return self.due_ms is not None and 0 < self.due_ms < self.total_ms

@@ -27,6 +27,7 @@ WITH_BLOCKS = (
     ROOT / "docs" / "howto" / "serve-a-policy.md",
     ROOT / "docs" / "howto" / "monitor.md",
     ROOT / "docs" / "howto" / "gateway.md",
+    ROOT / "docs" / "howto" / "several-servers.md",
     ROOT / "docs" / "howto" / "scale-out.md",
 )
 """Documents with generated blocks among what people wrote."""

@@ -18,6 +18,7 @@ __all__ = [
     "batches",
     "demo",
     "expert_success",
+    "failover",
     "learned",
     "ray_nodes",
     "real",
@@ -82,6 +83,45 @@ def round_trip(figures: dict[str, Any]) -> str:
         f"{figures['rounds']} turns of {figures['calls']} round trips each, in random order.",
         f"Measured with `make bench-round-trip` on {where['cpu']}, Python {where['python']}, "
         f"at commit {where['commit']}; ratios are medians over the turns.",
+    ]
+    return "\n".join(rows)
+
+
+def failover_block() -> str:
+    """Return what a kill and a cut cost, or how to get to know."""
+    path = FIGURES / "failover.json"
+    if not path.exists():
+        return "`.venv/bin/python benchmarks/failover.py` measures it."
+    return failover(json.loads(path.read_text(encoding="utf-8")))
+
+
+def failover(figures: dict[str, Any]) -> str:
+    """Return the table of `benchmarks/failover.py --json`."""
+    kill, cut, where = figures["kill"], figures["cut"], figures["machine"]
+    under_way = kill["request_under_way"]
+    jump = f"{cut['largest_step']:.3g} of {cut['largest_step_allowed']:.3g} allowed"
+    rows = [
+        "| what | measured |",
+        "|---|---|",
+        f"| `kill -9` of the primary, {kill['kills']} times: time to the next usable chunk | "
+        f"median {kill['median_ms']:.0f} ms, 99th percentile {kill['p99_ms']:.0f} ms |",
+        f"| {under_way['kills']} of them with a request under way | "
+        f"median {under_way['median_ms']:.0f} ms, 99th percentile {under_way['p99_ms']:.0f} ms |",
+        f"| held ticks in the {kill['with_half_a_second_of_rows']} with rows for 0.5 s or more | "
+        f"{kill['held_ticks_of_those']} |",
+        f"| stale actions | {kill['stale_actions']} |",
+        f"| link to an only server cut for {cut['seconds']:g} s, {cut['cuts']} times: rows left when the hold "
+        f"began | {cut['most_rows_left_at_hold']} at most |",
+        f"| from mending the link to the first row | median {cut['resume_median_ms']:.0f} ms, longest "
+        f"{cut['resume_longest_ms']:.0f} ms |",
+        f"| largest step of a joint's target | {jump} |",
+        f"| stale actions | {cut['stale_actions']} |",
+        "",
+        "Four servers on the same machine, 50 ms inference, 50 rows at 50 Hz, a request every 10 ticks; a "
+        "killed server is started again on its port. With no request under way, the time to the next chunk is "
+        "mostly the time until one is due.",
+        f"Measured with `benchmarks/failover.py` on {where['cpu']}, Python {where['python']}, at commit "
+        f"{where['commit']}.",
     ]
     return "\n".join(rows)
 
@@ -501,6 +541,7 @@ def ray_nodes(results: dict[str, Any]) -> str:
 
 BLOCKS: dict[str, Callable[[], str]] = {
     "round trip": round_trip_block,
+    "failover": failover_block,
     "expert": expert_block,
     "demo": demo_block,
     "distance": distance_block,

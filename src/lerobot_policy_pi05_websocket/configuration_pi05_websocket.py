@@ -21,7 +21,7 @@ from pi05_websocket.chunks.config import SchedulerConfig
 from pi05_websocket.chunks.hold import FALLBACKS, HoldConfig
 from pi05_websocket.chunks.resume import ResumeConfig
 from pi05_websocket.chunks.seam import SEAMS, SeamConfig
-from pi05_websocket.client.config import ConnectionConfig, load_headers
+from pi05_websocket.client.config import ConnectionConfig, load_headers, split_urls
 from pi05_websocket.errors import ConfigError
 from pi05_websocket.keymap import KeyMap, StatePart
 from pi05_websocket.presets import preset
@@ -55,7 +55,12 @@ class PI05WebSocketConfig(PreTrainedConfig):  # type: ignore[misc]  # LeRobot is
     """
 
     websocket_url: str = "ws://localhost:8000"
-    """Address of the policy server: `ws://HOST:PORT`, `wss://HOST/PATH`. No credentials in it."""
+    """Address of the policy server: `ws://HOST:PORT`, `wss://HOST/PATH`. No credentials in it. Several with
+    commas between them: when one fails another goes on (key, headers and trust are the same for all)."""
+
+    same_policy: bool = False
+    """Whether servers that announce no fingerprint, as stock ones, serve the same policy: then one may go on
+    for another in mid-episode. Otherwise the arm holds and a person decides."""
 
     timeout: float = 5.0
     """Longest wait for a reply; also the oldest observation whose actions may still be executed."""
@@ -282,7 +287,8 @@ class PI05WebSocketConfig(PreTrainedConfig):  # type: ignore[misc]  # LeRobot is
         if self.action_dim is not None and self.action_dim < 1:
             raise ConfigError(f"action_dim={self.action_dim}: must be 1 or more")
         key_map = self.key_map()
-        self._connection(headers={})
+        for url in split_urls(self.websocket_url):
+            self._connection(headers={}, url=url)
         self.player_config(tick_source="wall", key_map=key_map)
 
     @property
@@ -355,7 +361,7 @@ class PI05WebSocketConfig(PreTrainedConfig):  # type: ignore[misc]  # LeRobot is
         )
 
     def connection_config(self) -> ConnectionConfig:
-        """Return how to reach the server; reads the environment and the files that hold secrets.
+        """Return how to reach the server, the first of several; reads where secrets are kept.
 
         Raises:
             ConfigError: A secret's source is missing, empty or given twice.
@@ -439,9 +445,10 @@ class PI05WebSocketConfig(PreTrainedConfig):  # type: ignore[misc]  # LeRobot is
             seam=how,
         )
 
-    def _connection(self, headers: dict[str, str]) -> ConnectionConfig:
+    def _connection(self, headers: dict[str, str], url: str | None = None) -> ConnectionConfig:
+        url = split_urls(self.websocket_url)[0] if url is None else url
         return ConnectionConfig(
-            url=self.websocket_url,
+            url=url,
             connect_timeout=self.connect_timeout,
             handshake_timeout=self.handshake_timeout,
             metadata_timeout=self.metadata_timeout,

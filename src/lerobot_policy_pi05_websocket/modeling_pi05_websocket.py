@@ -41,7 +41,7 @@ from lerobot_policy_pi05_websocket.observations import (
 from lerobot_policy_pi05_websocket.rtc_chunks import RtcChunks
 from lerobot_policy_pi05_websocket.rtc_engine import bounded
 from lerobot_policy_pi05_websocket.stepping import HOW_TO_RESUME, Session, observer
-from pi05_websocket.client import RemotePolicy
+from pi05_websocket.client import PolicyPool, RemotePolicy, connect
 from pi05_websocket.clock import SYSTEM_CLOCK, Clock
 from pi05_websocket.data import Float32Array
 from pi05_websocket.errors import (
@@ -101,7 +101,7 @@ class PI05WebSocketPolicy(PreTrainedPolicy):  # type: ignore[misc]  # LeRobot is
     def _clear_runtime(self) -> None:
         self._lock = threading.Lock()
         self._controls = Controls()
-        self._remote: RemotePolicy | None = None
+        self._remote: RemotePolicy | PolicyPool | None = None
         self._trace: Trace | None = None
         self._sessions: dict[int | None, Session] = {}
         self._rtc: RtcChunks | None = None
@@ -175,7 +175,7 @@ class PI05WebSocketPolicy(PreTrainedPolicy):  # type: ignore[misc]  # LeRobot is
 
     # --- the link --------------------------------------------------------------------------------------------
 
-    def connect(self) -> RemotePolicy:
+    def connect(self) -> RemotePolicy | PolicyPool:
         """Begin connecting in the background, once; return the remote policy."""
         with self._lock:
             if self._remote is None:
@@ -183,7 +183,12 @@ class PI05WebSocketPolicy(PreTrainedPolicy):  # type: ignore[misc]  # LeRobot is
                 with contextlib.ExitStack() as opened:
                     # First: a library that is missing, or a port that is taken.
                     listeners = _listeners(config, self._controls, opened)
-                    remote = RemotePolicy(config=config.connection_config(), wait_for_server=0)
+                    remote = connect(
+                        config.websocket_url,
+                        config.connection_config(),
+                        same_policy=config.same_policy,
+                        wait_for_server=0,
+                    )
                     opened.callback(remote.close)
                     trace = Trace(config.trace_file, append=self._traced, listeners=listeners)
                     opened.callback(trace.close)
@@ -208,12 +213,14 @@ class PI05WebSocketPolicy(PreTrainedPolicy):  # type: ignore[misc]  # LeRobot is
     def resume(self) -> bool:
         """Let an arm that has stopped after a long pause move again; say whether it had.
 
-        Only a person should: after a pause longer than `auto_resume` nobody knows who is near the arm.
+        Only a person should: after a pause longer than `auto_resume` nobody knows who is near the arm. Where
+        the arm holds because only a server of another policy is left, this accepts that policy.
         """
         with self._lock:
-            sessions, rtc = list(self._sessions.values()), self._rtc
+            sessions, rtc, remote = list(self._sessions.values()), self._rtc, self._remote
         resumed = [session.resume() for session in sessions]
-        return any(resumed) | (rtc is not None and rtc.resume())
+        accepted = isinstance(remote, PolicyPool) and remote.accept()  # where no session has
+        return any(resumed) | (rtc is not None and rtc.resume()) | accepted
 
     def close(self) -> None:
         """Disconnect. The next call connects again. Safe to call twice."""

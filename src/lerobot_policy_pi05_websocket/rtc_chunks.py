@@ -24,7 +24,7 @@ from lerobot_policy_pi05_websocket.rtc_engine import (
 )
 from lerobot_policy_pi05_websocket.rtc_requests import RtcRequests
 from lerobot_policy_pi05_websocket.stepping import HOW_TO_RESUME, POLL_S, observer
-from pi05_websocket.client import ConnectionState, RemotePolicy
+from pi05_websocket.client import ConnectionState, PolicyPool, RemotePolicy
 from pi05_websocket.clock import Clock
 from pi05_websocket.data import Float32Array
 from pi05_websocket.errors import ConnectionLost, DeadlineExceeded
@@ -56,7 +56,7 @@ class RtcChunks:
 
     def __init__(
         self,
-        remote: RemotePolicy,
+        remote: RemotePolicy | PolicyPool,
         key_map: KeyMap,
         *,
         config: PlayerConfig,

@@ -15,7 +15,7 @@ from dataclasses import replace
 import numpy as np
 
 from lerobot_policy_pi05_websocket.observations import RobotObservation
-from pi05_websocket.client import RemotePolicy
+from pi05_websocket.client import PolicyPool, RemotePolicy
 from pi05_websocket.clock import Clock
 from pi05_websocket.data import Float32Array, Observation
 from pi05_websocket.errors import InvalidReply
@@ -63,7 +63,7 @@ class Session:
 
     def __init__(
         self,
-        remote: RemotePolicy,
+        remote: RemotePolicy | PolicyPool,
         config: PlayerConfig,
         key_map: KeyMap,
         *,

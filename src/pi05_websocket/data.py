@@ -98,6 +98,9 @@ class ExchangeRecord:
     received_s: float = 0.0
     """When the reply was there, likewise."""
 
+    server: str | None = None
+    """Which of several servers answered; None: there is only one."""
+
     @property
     def encoding(self) -> str:
         """How the observation's images were sent: `raw` or `jpeg`."""

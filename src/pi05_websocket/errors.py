@@ -17,6 +17,7 @@
     │   ├── PolicyError                         inference failed for this request
     │   └── RequestRefused   retryable          not let through: busy, late, superseded, or too often
     ├── IncompatibleServer                      speaks something else: not retried
+    ├── PolicyChanged        retryable          the servers that are left serve, or may serve, another policy
     ├── InvalidReply                            an answer no arm may execute: NaN, wrong rank or width, empty
     └── NoValidAction                           nothing to execute and the fallback is "raise"
 
@@ -41,6 +42,7 @@ __all__ = [
     "NoValidAction",
     "ObservationError",
     "Pi05WebsocketError",
+    "PolicyChanged",
     "PolicyError",
     "RequestRefused",
     "ServerError",
@@ -207,6 +209,23 @@ class RequestRefused(ServerError):
 
 class IncompatibleServer(Pi05WebsocketError):
     """The peer does not speak OpenPI's protocol, or speaks it for another robot."""
+
+
+class PolicyChanged(Pi05WebsocketError):
+    """Of several servers those that are left serve another policy than the arm follows, or do not say which.
+
+    Attributes:
+        expected: The fingerprint of the policy the arm follows; None: it has none.
+        got: That of the server that could be asked, likewise.
+    """
+
+    retryable = True
+
+    def __init__(
+        self, message: str, *, expected: str | None = None, got: str | None = None
+    ) -> None:
+        self.expected, self.got = expected, got
+        super().__init__(message)
 
 
 class InvalidReply(Pi05WebsocketError):

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pi05_websocket.client.backoff import Backoff
-from pi05_websocket.client.config import ConnectionConfig, load_headers, openpi_url
+from pi05_websocket.client.config import ConnectionConfig, load_headers, openpi_url, split_urls
 from pi05_websocket.client.policy import RemotePolicy
 from pi05_websocket.errors import ConfigError
 
@@ -221,3 +221,23 @@ def test_backoff_doubles_with_jitter_up_to_its_bound():
     assert [wait for wait, _ in waits] == pytest.approx([0.05, 0.1, 0.2, 0.4, 0.5, 0.5])
     assert [wait for _, wait in waits] == pytest.approx([0.1, 0.2, 0.4, 0.8, 1.0, 1.0])
     assert low.next() == pytest.approx(0.05)
+
+
+def test_several_addresses_are_one_setting() -> None:
+    """Commas part them, spaces do no harm, and one address is one."""
+    assert split_urls("ws://a:8000") == ("ws://a:8000",)
+    assert split_urls("ws://a:8000, wss://b/pi05") == ("ws://a:8000", "wss://b/pi05")
+
+
+@pytest.mark.parametrize(
+    ("urls", "words"),
+    [
+        ("ws://a:8000,", "expected ws://HOST:PORT"),
+        ("ws://a,http://b", "Did you mean ws://b"),
+        ("ws://a,ws://a", "ws://a is given twice"),
+    ],
+)
+def test_each_of_several_addresses_is_checked(urls: str, words: str) -> None:
+    """The text names the one that is wrong."""
+    with pytest.raises(ConfigError, match=words):
+        split_urls(urls)

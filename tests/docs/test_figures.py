@@ -271,3 +271,35 @@ def test_ray_nodes_table(figures: ModuleType) -> None:
 
     assert lines[2] == "| kill node | 1000 | 0 | 4 (4 to 6) | 0 | 0.2 s | 1.0 s |"
     assert "Medians of 3 runs" in lines[-1]
+
+
+def test_failover_table(figures: ModuleType) -> None:
+    """Each target is a row with what was measured, and where it was."""
+    kill = {
+        "kills": 1000,
+        "median_ms": 118.2,
+        "p99_ms": 216.0,
+        "request_under_way": {"kills": 250, "median_ms": 55.4, "p99_ms": 75.1},
+        "with_half_a_second_of_rows": 990,
+        "held_ticks_of_those": 0,
+        "stale_actions": 0,
+    }
+    cut = {
+        "cuts": 40,
+        "seconds": 2.0,
+        "most_rows_left_at_hold": 0,
+        "resume_median_ms": 60.6,
+        "resume_longest_ms": 81.0,
+        "largest_step": 0.04,
+        "largest_step_allowed": 0.04,
+        "stale_actions": 0,
+    }
+    where = {"cpu": "2 x Example", "python": "3.12.1", "commit": "abc1234"}
+
+    lines = figures.failover({"kill": kill, "cut": cut, "machine": where}).splitlines()
+
+    assert "1000 times" in lines[2]
+    assert "median 118 ms, 99th percentile 216 ms" in lines[2]
+    assert lines[4].endswith("990 with rows for 0.5 s or more | 0 |")
+    assert "median 61 ms, longest 81 ms" in lines[7]
+    assert "commit abc1234" in lines[-1]

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from pi05_websocket.gateway.balancing import (
     Balancer,
     BalanceSettings,
-    RetryBudget,
     Turnaround,
 )
 
@@ -219,36 +218,6 @@ def test_how_long_a_copy_may_take() -> None:
     """One that has never answered may compile for a minute here."""
     two = balancer(0.03, None)
     assert [two.longest_s(number) for number in BOTH] == [1.0, 60.0]
-
-
-# --------------------------------------------------------------------------------------------------- budget
-
-
-def test_a_tenth_of_all_requests_and_a_burst() -> None:
-    """64 at once, then one in ten."""
-    budget = RetryBudget()
-    assert [budget.spend() for _ in range(65)] == [True] * 64 + [False]
-    for _ in range(9):
-        budget.earn()
-    assert not budget.spend()
-    for _ in range(2):
-        budget.earn()
-    assert budget.spend()
-    assert repr(budget) == "<RetryBudget 0.1>"
-
-
-@given(st.lists(st.booleans(), max_size=400))
-def test_retries_never_exceed_their_share(asked: list[bool]) -> None:
-    """However requests and retries come: no more than a burst and a tenth of the requests."""
-    budget = RetryBudget()
-    requests = retries = 0
-    for request in asked:
-        if request:
-            budget.earn()
-            requests += 1
-        else:
-            retries += budget.spend()
-        assert retries <= 64 + requests * 0.1 + 1e-6
 
 
 @given(

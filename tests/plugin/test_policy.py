@@ -29,6 +29,7 @@ from lerobot.policies.factory import make_policy as lerobot_make_policy
 import lerobot_policy_pi05_websocket
 from lerobot_policy_pi05_websocket import PI05WebSocketConfig
 from lerobot_policy_pi05_websocket.modeling_pi05_websocket import PI05WebSocketPolicy
+from pi05_websocket.client import PolicyPool
 from pi05_websocket.errors import (
     AccessRefused,
     ConfigError,
@@ -656,3 +657,19 @@ class TestConfig:
 
         assert values == {1.0}
         robot.close()
+
+
+def test_several_servers_are_saved_and_joined_to_one_policy(tmp_path: Path):
+    """Addresses with commas come back from `config.json`, and a pool is made of them; each is checked."""
+    urls = "ws://127.0.0.1:9,ws://127.0.0.1:10"
+    PI05WebSocketConfig(websocket_url=urls, same_policy=True).save_pretrained(tmp_path)
+    config = PreTrainedConfig.from_pretrained(tmp_path)
+    assert (config.websocket_url, config.same_policy) == (urls, True)
+    policy = PI05WebSocketPolicy(config)
+    remote = policy.connect()
+    assert isinstance(remote, PolicyPool)
+    assert [server.url for server in remote.servers] == urls.split(",")
+    assert not policy.resume()
+    policy.close()
+    with pytest.raises(ConfigError, match="expected ws"):
+        PI05WebSocketConfig(websocket_url="ws://a,ftp://b")

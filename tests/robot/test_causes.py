@@ -11,12 +11,14 @@ from pi05_websocket.errors import (
     ConnectionLost,
     DeadlineExceeded,
     InvalidReply,
+    PolicyChanged,
     PolicyError,
     RequestRefused,
 )
 from pi05_websocket.robot.causes import CAUSES, CauseName, Situation, find_cause
 
 LOST = ConnectionLost("the cable is out.")
+OTHER = PolicyChanged("b serves another policy.", expected="1", got="2")
 
 
 def situation(**changed: Any) -> Situation:
@@ -40,6 +42,9 @@ def situation(**changed: Any) -> Situation:
     ("changed", "name", "text"),
     [
         ({"latched": True, "link": LOST}, "stopped", "a person has to"),
+        # resuming alone is not what that asks for
+        ({"latched": True, "link": OTHER}, "policy_changed", "b serves another policy"),
+        ({"link": OTHER, "failure": LOST}, "policy_changed", "b serves another policy"),
         ({"link": LOST, "link_down_s": 3.21}, "link_down", "down for 3.2 s: the cable is out"),
         # it is opening: nothing is wrong yet
         ({"moved": False, "link": LOST, "link_down_s": 0.2}, "first_chunk", "the cable is out"),

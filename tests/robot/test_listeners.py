@@ -80,6 +80,18 @@ def test_metrics_count_what_happened(metrics: RobotMetrics):
 
 
 @has_metrics
+def test_metrics_count_who_answered(metrics: RobotMetrics):
+    """Of several servers each has its count; a single one has no name."""
+    for server in ("ws://a", "ws://b", "ws://b"):
+        metrics("exchange", {"round_trip_ms": 1.0, "server": server})
+
+    samples = scrape(metrics)
+
+    assert samples['pi05_answers_total{server="ws://a"}'] == 1
+    assert samples['pi05_answers_total{server="ws://b"}'] == 2
+
+
+@has_metrics
 def test_a_taken_port_says_so(metrics: RobotMetrics):
     """Before the arm moves, with the setting's name."""
     with pytest.raises(ConfigError, match="metrics_port"):

@@ -20,7 +20,7 @@ from pi05_websocket.chunks.config import SchedulerConfig
 from pi05_websocket.chunks.hold import Fallback, HoldPose
 from pi05_websocket.chunks.seam import SeamConfig
 from pi05_websocket.cli import EXIT_FAILED, EXIT_OK
-from pi05_websocket.client import ConnectionConfig, RemotePolicy
+from pi05_websocket.client import ConnectionConfig, connect
 from pi05_websocket.client.config import load_headers
 from pi05_websocket.client.image_quality import ImageTransport
 from pi05_websocket.data import Float32Array
@@ -71,7 +71,10 @@ class RunCommand:
     """module:factory, or sim."""
 
     url: str = "ws://localhost:8000"
-    """The policy server."""
+    """The policy server; several with commas between them: when one fails another goes on."""
+
+    same_policy: bool = False
+    """Whether servers that announce no fingerprint serve the same policy; else the arm holds and you decide."""
 
     task: str = "pick up the red cube"
     """What to do, in words."""
@@ -263,7 +266,6 @@ def run(argv: list[str]) -> int:
         print(units.table(), flush=True)
     controls = Controls()
     connection = ConnectionConfig(
-        url=command.url,
         request_timeout=command.timeout,
         headers=load_headers(api_key_env=command.api_key_env),
         image_transport=command.image_transport,
@@ -272,7 +274,9 @@ def run(argv: list[str]) -> int:
     with (
         _robot(command.robot) as robot,
         _teleoperator(command.shadow) as teleoperator,
-        RemotePolicy(config=connection, wait_for_server=0) as policy,
+        connect(
+            command.url, connection, same_policy=command.same_policy, wait_for_server=0
+        ) as policy,
         _control_page(command.control_port, controls) as listeners,
         _spans(command) as spans,
         contextlib.closing(Trace(command.trace, listeners=listeners, spans=spans)) as trace,

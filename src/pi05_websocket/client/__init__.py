@@ -5,13 +5,16 @@ from pi05_websocket.client.config import ConnectionConfig, load_headers
 from pi05_websocket.client.connection import Connection, ConnectionState
 from pi05_websocket.client.exchange import Exchange, Reply
 from pi05_websocket.client.policy import RemotePolicy
+from pi05_websocket.client.pool import PolicyPool, connect
 
 __all__ = [
     "Connection",
     "ConnectionConfig",
     "ConnectionState",
     "Exchange",
+    "PolicyPool",
     "RemotePolicy",
     "Reply",
+    "connect",
     "load_headers",
 ]

@@ -18,7 +18,14 @@ from pi05_websocket.client.image_quality import ImageTransport, check_images
 from pi05_websocket.client.pinning import read_fingerprint
 from pi05_websocket.errors import ConfigError
 
-__all__ = ["AuthScheme", "ConnectionConfig", "check_url", "load_headers", "openpi_url"]
+__all__ = [
+    "AuthScheme",
+    "ConnectionConfig",
+    "check_url",
+    "load_headers",
+    "openpi_url",
+    "split_urls",
+]
 
 AuthScheme = Literal["api-key", "bearer"]
 """`Authorization: Api-Key KEY` as OpenPI's client sends it, or `Authorization: Bearer KEY`."""
@@ -132,6 +139,21 @@ def openpi_url(host: str, port: int | None) -> str:
     """Build a URL from OpenPI's constructor arguments: a host name or a whole `ws://` or `wss://` URL."""
     url = host if host.startswith(("ws://", "wss://")) else f"ws://{host}"
     return url if port is None else f"{url}:{port}"
+
+
+def split_urls(urls: str) -> tuple[str, ...]:
+    """Return the addresses of a setting that takes one, or several with commas between them.
+
+    Raises:
+        ConfigError: None, one twice, or one that is no address.
+    """
+    found = tuple(url.strip() for url in urls.split(","))
+    for url in found:
+        check_url(url)
+    twice = next((url for url in found if found.count(url) > 1), None)
+    if twice is not None:
+        raise ConfigError(f"{twice} is given twice: expected different servers")
+    return found
 
 
 _UNFIT = re.compile(r"[\x00-\x20\x7f-\x9f\s]")

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from hashlib import blake2b
 from typing import Any
 
 from pi05_websocket.wire import codec
+from pi05_websocket.wire.fingerprint import digest, fingerprint_of
 from pi05_websocket.wire.realtime import (
     REALTIME_KEY,
     RealtimeSupport,
@@ -36,22 +36,16 @@ def identity_of(metadata: Mapping[str, Any]) -> str:
     By its `fingerprint` where it announces one, else by everything it says but what is about the process or the
     wire (names that begin with `_`).
     """
-    said: Any = metadata.get("fingerprint")
-    if not said:
-        said = {
+    known = fingerprint_of(metadata)
+    if known is not None:
+        return known
+    return digest(
+        {
             key: value
             for key, value in metadata.items()
             if not key.startswith("_") and key not in _VOLATILE
         }
-    return blake2b(codec.encode(_in_order(said)), digest_size=8).hexdigest()
-
-
-def _in_order(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _in_order(value[key]) for key in sorted(value)}
-    if isinstance(value, list):
-        return [_in_order(item) for item in value]
-    return value
+    )
 
 
 def common_metadata(of: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

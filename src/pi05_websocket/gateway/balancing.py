@@ -18,7 +18,9 @@ import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
-__all__ = ["BalanceSettings", "Balancer", "RetryBudget", "Standing", "Turnaround"]
+from pi05_websocket.retry_budget import RetryBudget
+
+__all__ = ["BalanceSettings", "Balancer", "Standing", "Turnaround"]
 
 _SMOOTHING = 0.3
 _HALF_LIFE_S = 10.0
@@ -106,33 +108,12 @@ class Standing:
         return self.warm and self.strikes == 0
 
 
-class RetryBudget:
-    """Allows a share of all requests to be asked for again, and a burst."""
-
-    def __init__(self) -> None:
-        self._left = _RETRY_BURST
-
-    def __repr__(self) -> str:
-        return f"<RetryBudget {self._left:.1f}>"
-
-    def earn(self) -> None:
-        """Note a request."""
-        self._left = min(self._left + _RETRY_SHARE, _RETRY_BURST)
-
-    def spend(self) -> bool:
-        """Take one retry out; False when there is none left."""
-        if self._left < 1.0:
-            return False
-        self._left -= 1.0
-        return True
-
-
 class Balancer:
     """Knows how each upstream stands. Upstreams are numbered from 0; times are monotonic seconds."""
 
     def __init__(self, count: int, settings: BalanceSettings) -> None:
         self.standings = tuple(Standing() for _ in range(count))
-        self.budget = RetryBudget()
+        self.budget = RetryBudget(_RETRY_SHARE, _RETRY_BURST)
         self._settings = settings
         self._asked = 0
 

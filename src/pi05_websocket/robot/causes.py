@@ -6,6 +6,7 @@ metrics, traces and plots, told in the log.
 
     first_chunk          the first chunk of the episode has not come yet
     link_down            there is no connection
+    policy_changed       of several servers those that are left serve another policy, or may: a person decides
     server_error         the policy failed on this request
     server_busy          the request waits in the server's queue, or was refused because others wait there
     chunk_rejected       an answer came that no arm may execute, or too late to be of use
@@ -23,6 +24,7 @@ from typing import Literal, get_args
 from pi05_websocket.errors import (
     DeadlineExceeded,
     Pi05WebsocketError,
+    PolicyChanged,
     RequestRefused,
     ServerError,
     TransportError,
@@ -33,6 +35,7 @@ __all__ = ["CAUSES", "Cause", "CauseName", "Situation", "find_cause"]
 CauseName = Literal[
     "first_chunk",
     "link_down",
+    "policy_changed",
     "server_error",
     "server_busy",
     "chunk_rejected",
@@ -97,6 +100,8 @@ class Situation:
 
 def find_cause(now: Situation) -> Cause:
     """Return the cause: what stops everything first, then what went wrong last, then what is slow."""
+    if isinstance(now.link, PolicyChanged):  # before STOP: resuming alone is not what it asks for
+        return Cause("policy_changed", _clause(now.link))
     if now.latched:
         return Cause("stopped", "stopped; a person has to let the arm move again")
     failure = now.failure

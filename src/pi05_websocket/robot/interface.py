@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,9 @@ __all__ = [
     "RequestPolicy",
     "Robot",
     "RobotReading",
+    "SeveralServers",
     "Teleoperator",
+    "WatchedExchange",
     "check_joints",
 ]
 
@@ -125,3 +127,19 @@ class RequestPolicy(Protocol):
 
     def unavailable(self) -> Pi05WebsocketError | None:
         """Return why no request can be sent now, or None."""
+
+
+@runtime_checkable
+class SeveralServers(Protocol):
+    """A policy that a person may have to accept: `PolicyPool` is one."""
+
+    def accept(self) -> bool:
+        """Go on with the policy that is there, as a person wants; say whether there was a question."""
+
+
+@runtime_checkable
+class WatchedExchange(Protocol):
+    """An exchange that may be asked of a second server: while rows are left, that can wait."""
+
+    def rows_last(self, seconds: float) -> None:
+        """Note how long the rows last that are left; `done` decides by it."""

@@ -51,6 +51,9 @@ class RobotMetrics:
         self._exchanges = prometheus.Counter(
             "pi05_exchanges", "Replies by what became of them", ["outcome"], **kept
         )
+        self._answers = prometheus.Counter(
+            "pi05_answers", "Replies by which of several servers they came from", ["server"], **kept
+        )
         self._bytes = prometheus.Counter(
             "pi05_bytes", "Bytes on the wire, messages only", ["direction"], **kept
         )
@@ -110,6 +113,8 @@ class RobotMetrics:
 
     def _exchange(self, facts: dict[str, Any]) -> None:
         self._exchanges.labels(str(facts.get("outcome", "ACCEPTED")).lower()).inc()
+        if facts.get("server") is not None:
+            self._answers.labels(facts["server"]).inc()
         self._bytes.labels("out").inc(facts.get("bytes_out", 0))
         self._bytes.labels("in").inc(facts.get("bytes_in", 0))
         self._round_trip.observe(facts["round_trip_ms"] / 1000.0)

@@ -32,7 +32,13 @@ from pi05_websocket.data import ActionChunk, ActionKind, ExchangeRecord, Float32
 from pi05_websocket.errors import InvalidReply, Pi05WebsocketError, RequestRefused
 from pi05_websocket.robot.causes import Cause, CauseName, Situation, find_cause
 from pi05_websocket.robot.commands import Commands, Step
-from pi05_websocket.robot.interface import PendingExchange, PendingReply, RequestPolicy
+from pi05_websocket.robot.interface import (
+    PendingExchange,
+    PendingReply,
+    RequestPolicy,
+    SeveralServers,
+    WatchedExchange,
+)
 from pi05_websocket.robot.limits import LimitsConfig
 from pi05_websocket.robot.outage import PROGRESS_AFTER_S, Outage
 from pi05_websocket.robot.records import exchange_record, tell_exchange
@@ -239,12 +245,15 @@ class ActionPlayer:
         """Let a stopped arm move again, as a person does; say whether it was stopped.
 
         It goes on with a chunk planned from a fresh observation, from the pose it has. Where a person has to
-        confirm the first motion, this is it.
+        confirm the first motion, this is it; where one has to accept another policy, too.
         """
         if self.rehearsal.confirm():
             self.start_episode()
             return True
-        if not self._commands.machine.resume():
+        accepted = isinstance(self._policy, SeveralServers) and self._policy.accept()
+        if accepted:
+            self._drop_plans()  # another policy's
+        if not self._commands.machine.resume() and not accepted:
             return False
         self._commands.forget_pose()
         self._retry_at = 0.0
@@ -293,6 +302,8 @@ class ActionPlayer:
         pending = self._pending
         if pending is None:
             return
+        if isinstance(pending.exchange, WatchedExchange):
+            pending.exchange.rows_last(self.scheduler.remaining(tick) / self.config.control_hz)
         if pending.exchange.done():
             self._pending = None
             self._take(pending, tick)

@@ -32,6 +32,7 @@ def exchange_record(
         delay_ticks=tick - request.tick,
         sent_s=exchange.sent_at,
         received_s=reply.received_at,
+        server=getattr(exchange, "server", None),
     )
 
 
@@ -41,7 +42,7 @@ def tell_exchange(
     """Write the exchange to the log (DEBUG) and the trace."""
     logger.debug(
         "%sexchange id=%d tick=%d round_trip_ms=%.1f encode_ms=%.1f infer_ms=%s delay_ticks=%s "
-        "bytes_out=%d bytes_in=%d encoding=%s quality=%s outcome=%s",
+        "bytes_out=%d bytes_in=%d encoding=%s quality=%s outcome=%s%s",
         name,
         record.seq,
         record.tick,
@@ -54,7 +55,9 @@ def tell_exchange(
         record.encoding,
         record.jpeg_quality,
         outcome.name,
+        "" if record.server is None else f" server={record.server}",
     )
+    answered_by = {} if record.server is None else {"server": record.server}
     trace.write(
         "exchange",
         seq=record.seq,
@@ -71,4 +74,5 @@ def tell_exchange(
         outcome=outcome.name,
         sent_s=round(record.sent_s, 6),
         received_s=round(record.received_s, 6),
+        **answered_by,
     )

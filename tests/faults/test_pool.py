@@ -1,0 +1,394 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One of several servers is killed, frozen, slow or another one (docs/topics/failures.md)."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from misbehaving import METADATA, OBSERVATION, eventually, reply
+from upstreams import AS_STOCK, Echo, timed
+
+from pi05_websocket.client import ConnectionConfig, PolicyPool, RemotePolicy, connect
+from pi05_websocket.errors import (
+    AccessRefused,
+    ConfigError,
+    ConnectFailed,
+    InvalidReply,
+    PolicyChanged,
+    PolicyError,
+)
+from pi05_websocket.robot.player import ActionPlayer, PlayerConfig
+from pi05_websocket.server import ServerConfig, WebsocketPolicyServer
+
+pytestmark = pytest.mark.faults
+
+SERVER = Path(__file__).parents[1] / "support" / "counting_server.py"
+SAME: dict[str, Any] = {"fingerprint": {"weights": "same"}}
+OTHER: dict[str, Any] = {"fingerprint": {"weights": "other"}}
+SHORT = ConnectionConfig(
+    connect_timeout=2.0,
+    handshake_timeout=0.5,
+    metadata_timeout=0.5,
+    request_timeout=0.4,
+    first_request_timeout=3.0,
+    backoff_first=0.02,
+    backoff_max=0.1,
+)
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., WebsocketPolicyServer]]:
+    """Return a function that starts a server of ours; all stop at the end."""
+    with contextlib.ExitStack() as stack:
+
+        def start(
+            name: str, metadata: dict[str, Any] | None = None, **settings: Any
+        ) -> WebsocketPolicyServer:
+            config = ServerConfig(**settings)
+            policy = Echo(name)
+            return stack.enter_context(
+                WebsocketPolicyServer(policy, "127.0.0.1", 0, metadata or {}, config=config)
+            )
+
+        yield start
+
+
+@pytest.fixture
+def pool() -> Iterator[Callable[..., PolicyPool]]:
+    """Return a function that makes a pool; all are closed at the end."""
+    with contextlib.ExitStack() as stack:
+
+        def make(
+            *servers: Any, config: ConnectionConfig = SHORT, all_there: bool = True, **said: Any
+        ) -> PolicyPool:
+            urls = ",".join(server.url for server in servers)
+            made = connect(urls, config, **said)
+            assert isinstance(made, PolicyPool)
+            stack.enter_context(made)
+            # Whoever comes first is asked first: for the first to be it, all have to be there.
+            if all_there:
+                assert eventually(lambda: all(server.connected for server in made.servers))
+            return made
+
+        yield make
+
+
+def ask(pool: PolicyPool) -> str:
+    """Ask once; return who answered."""
+    return str(pool.infer({"number": 1})["by"])
+
+
+def both_sound(pool: PolicyPool) -> bool:
+    """Ask, so that somebody is tried; say whether all are sound."""
+    pool.infer({"number": 1})
+    return all(server.sound for server in pool.servers)
+
+
+class Process:
+    """A policy server that can be killed and frozen."""
+
+    def __init__(self, *words: str) -> None:
+        command = [sys.executable, str(SERVER), "ours", *words]
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert self._process.stdout is not None
+        self.url = f"ws://127.0.0.1:{int(self._process.stdout.readline())}"
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal."""
+        os.kill(self._process.pid, number)
+
+    def close(self) -> None:
+        """Kill it."""
+        self._process.kill()
+        self._process.wait(10)
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+
+
+@pytest.fixture
+def processes() -> Iterator[tuple[Process, Process]]:
+    """Start two servers of the same policy."""
+    with contextlib.ExitStack() as stack:
+        made = [stack.enter_context(contextlib.closing(Process("--seconds", "0.1"))) for _ in "ab"]
+        yield made[0], made[1]
+
+
+# ----------------------------------------------------------------------------------------------- equal policies
+
+
+def test_one_address_is_no_pool(serve: Any) -> None:
+    """A single server costs nothing extra: it is the same class as ever."""
+    with connect(serve("a").url, SHORT) as policy:
+        assert isinstance(policy, RemotePolicy)
+        assert policy.infer({"number": 7})["number"] == 7
+
+
+def test_another_takes_over_with_the_same_fingerprint(serve: Any, pool: Any, caplog: Any) -> None:
+    """The first goes, and the next request is answered by the other."""
+    first, second = serve("a", SAME), serve("b", SAME)
+    policy = pool(first, second)
+    assert eventually(lambda: both_sound(policy))
+    assert ask(policy) == "a"
+    with caplog.at_level(logging.WARNING):
+        first.close()
+        assert ask(policy) == "b"
+    assert policy.failovers == 1
+    assert f"{second.url} takes over from {first.url}" in caplog.text
+    exchange = policy.submit({"number": 2})
+    assert exchange.result(2.0).value["number"] == 2
+    assert exchange.server == second.url
+
+
+def test_a_request_that_is_lost_is_asked_again(processes: Any, pool: Any) -> None:
+    """Killed while it works on the request: the other one is asked, before anybody asks for it."""
+    first, second = processes
+    policy = pool(first, second, same_policy=True)
+    assert eventually(lambda: both_sound(policy))
+    image = np.zeros((8, 8, 3), np.uint8)
+    exchange = policy.submit({"number": 41, "image": image})
+    image[:] = 255  # the robot's own buffer, written to again
+    time.sleep(0.03)
+    first.signal(signal.SIGKILL)
+    answer = exchange.future.result(3.0)
+    assert answer.value["number"] == 41
+    assert exchange.server == second.url
+    assert not exchange.observation["image"].any()
+
+
+def test_a_killed_server_is_tried_and_stands_by_again(serve: Any, pool: Any, caplog: Any) -> None:
+    """It comes back on its port: a copy of a request tells that it answers, and the other is kept."""
+    first, second = serve("a", SAME), serve("b", SAME)
+    policy = pool(first, second)
+    assert eventually(lambda: both_sound(policy))
+    port = first.port
+    first.close()
+    assert ask(policy) == "b"
+    with WebsocketPolicyServer(Echo("again"), "127.0.0.1", port, SAME):
+        with caplog.at_level(logging.INFO):
+            assert eventually(lambda: both_sound(policy))
+        assert "it stands by" in caplog.text
+        assert ask(policy) == "b"
+
+
+def test_a_frozen_server_is_hedged_when_rows_run_out(processes: Any, pool: Any) -> None:
+    """SIGSTOP: with rows left nobody else is asked; when they run out the other one is, and twice ejects."""
+    first, second = processes
+    config = ConnectionConfig(request_timeout=20.0)
+    policy = pool(first, second, same_policy=True, config=config)
+    assert eventually(lambda: both_sound(policy))
+    for number in range(6):
+        policy.infer({"number": number})
+    first.signal(signal.SIGSTOP)
+    try:
+        for number in (1, 2):
+            exchange = policy.submit({"number": number})
+            exchange.rows_last(5.0)
+            time.sleep(0.3)
+            assert not exchange.done()
+            exchange.rows_last(0.1)
+            assert eventually(exchange.done)
+            assert exchange.result(0).value["number"] == number
+            assert exchange.server == second.url
+        assert policy.hedges == 2
+        assert policy.submit({"number": 3}).result(5.0).value["number"] == 3
+        assert policy.hedges == 2
+        assert policy.connection.config.url == second.url
+    finally:
+        first.signal(signal.SIGCONT)
+
+
+def test_the_late_answer_of_the_first_is_dropped(processes: Any, pool: Any) -> None:
+    """Both answer: the one that was first counts, the other is nobody's, also for the next request."""
+    first, second = processes
+    policy = pool(first, second, same_policy=True, config=ConnectionConfig(request_timeout=20.0))
+    assert eventually(lambda: both_sound(policy))
+    for number in range(6):
+        policy.infer({"number": number})
+    first.signal(signal.SIGSTOP)
+    exchange = policy.submit({"number": 50})
+    exchange.rows_last(0.0)
+    assert eventually(exchange.done)
+    first.signal(signal.SIGCONT)
+    assert eventually(lambda: all(asked.exchange.done() for asked in exchange.asked))
+    assert exchange.server == second.url
+    assert [policy.infer({"number": number})["number"] for number in (51, 52)] == [51, 52]
+
+
+def test_an_answer_that_never_comes_is_asked_for_elsewhere(
+    scripted: Any, serve: Any, pool: Any
+) -> None:
+    """After `timeout`, without anybody saying how many rows are left."""
+
+    def silent_after(connection: Any) -> None:
+        connection.send(METADATA)
+        connection.recv()
+        connection.send(reply(1.0))
+        for _ in connection:
+            pass
+
+    first, second = scripted(silent_after), serve("b")
+    policy = pool(first, second, same_policy=True)
+    assert policy.infer(OBSERVATION)["actions"][0][0] == 1.0
+    began = time.monotonic()
+    assert ask(policy) == "b"
+    assert time.monotonic() - began >= SHORT.request_timeout
+
+
+def test_an_answer_no_arm_may_execute_is_asked_for_elsewhere(
+    scripted: Any, serve: Any, pool: Any
+) -> None:
+    """NaN from one server: the other one's answer is the first that counts."""
+
+    def wrong(connection: Any) -> None:
+        connection.send(METADATA)
+        for _ in connection:
+            connection.send(reply(float("nan")))
+
+    policy = pool(scripted(wrong), serve("b"), same_policy=True)
+    assert ask(policy) == "b"
+
+
+def test_when_all_fail_the_last_error_is_told(scripted: Any, serve: Any, pool: Any) -> None:
+    """Both were asked, and nobody is asked for ever."""
+
+    def wrong(connection: Any) -> None:
+        connection.send(METADATA)
+        for _ in connection:
+            connection.send(reply(float("nan")))
+
+    policy = pool(scripted(wrong), scripted(wrong), same_policy=True)
+    with pytest.raises(InvalidReply):
+        policy.infer(OBSERVATION)
+    policy = pool(serve("a", SAME), serve("b", SAME))
+    assert eventually(lambda: both_sound(policy))
+    with pytest.raises(PolicyError):
+        policy.infer({"do": "fail"})
+
+
+# ----------------------------------------------------------------------------------------------- other policies
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "marked", "words"),
+    [
+        (SAME, OTHER, False, "serves another policy"),
+        (SAME, OTHER, True, "serves another policy"),
+        ({}, {}, False, "same_policy"),
+    ],
+)
+def test_the_arm_holds_where_nothing_proves_the_policy(
+    serve: Any, pool: Any, before: dict[str, Any], after: dict[str, Any], marked: bool, words: str
+) -> None:
+    """The other is not asked until a person accepts it; both are named."""
+    first, second = serve("a", before, **AS_STOCK), serve("b", after, **AS_STOCK)
+    policy = pool(first, second, same_policy=marked)
+    assert ask(policy) == "a"
+    assert not policy.accept()
+    first.close()
+    assert eventually(lambda: isinstance(policy.unavailable(), PolicyChanged))
+    with pytest.raises(PolicyChanged, match=words) as caught:
+        policy.infer({"number": 1})
+    assert first.url in str(caught.value)
+    assert second.url in str(caught.value)
+    assert (caught.value.got == caught.value.expected) is (before == after)
+    assert policy.accept()
+    assert ask(policy) == "b"
+
+
+def test_stock_servers_are_one_policy_where_the_user_says_so(serve: Any, pool: Any) -> None:
+    """Metadata `{}` prove nothing; `same_policy` is the user's word."""
+    first, second = serve("a", **AS_STOCK), serve("b", **AS_STOCK)
+    policy = pool(first, second, same_policy=True)
+    assert eventually(lambda: both_sound(policy))
+    first.close()
+    assert ask(policy) == "b"
+
+
+def test_a_player_holds_and_a_person_lets_it_go_on(serve: Any, pool: Any) -> None:
+    """The cause is `policy_changed`; `resume` accepts the other policy, and a fresh plan moves the arm."""
+    first, second = serve("a", SAME), serve("b", OTHER)
+    policy = pool(first, second)
+    player = ActionPlayer(policy, PlayerConfig())
+    player.start_episode()
+    pose = np.zeros(6, np.float32)
+    tick = -1
+
+    def source() -> str:
+        nonlocal tick
+        tick += 1
+        player.collect(tick)
+        player.ask(tick, lambda: {"number": tick}, pose)
+        return player.act(tick, pose).source
+
+    assert eventually(lambda: source() == "chunk")
+    first.close()
+    assert eventually(lambda: source() == "hold" and "policy_changed" in player.held_by_cause)
+    assert second.url in player.cause
+    for _ in range(20):
+        assert source() == "hold"
+    assert player.resume()
+    assert eventually(lambda: source() == "chunk")
+    assert player.last_exchange is not None
+    assert player.last_exchange.server == second.url
+
+
+# -------------------------------------------------------------------------------------------------- the servers
+
+
+def test_a_hopeless_server_is_left_out_alone(scripted: Any, serve: Any, pool: Any) -> None:
+    """401 from one: the other is asked. From both: told at once, and not waited for."""
+
+    def refuse(connection: Any, request: Any) -> Any:
+        return connection.respond(401, "no\n")
+
+    first = scripted(lambda connection: None, process_request=refuse)
+    policy = pool(first, serve("b", SAME), all_there=False)
+    assert ask(policy) == "b"
+    other = scripted(lambda connection: None, process_request=refuse)
+    with pytest.raises(AccessRefused):
+        pool(first, other, all_there=False, wait_for_server=5.0)
+
+
+def test_nobody_is_there(pool: Any, scripted: Any) -> None:
+    """The reason is told, and a pool that is asked all the same says it too."""
+    first, second = scripted(lambda connection: None), scripted(lambda connection: None)
+    first.stop()
+    second.stop()
+    policy = pool(first, second, all_there=False, wait_for_server=0)
+    assert eventually(lambda: isinstance(policy.connection.error, ConnectFailed))
+    with pytest.raises(ConnectFailed):
+        policy.submit(OBSERVATION).result(1.0)
+    assert policy.metadata == {}
+    assert not policy.accept()
+
+
+def test_a_server_of_another_kind_gets_what_it_reads(serve: Any, pool: Any) -> None:
+    """`_rt` is for who announces it: a request that moves from one to the other loses it."""
+    first, second = serve("a", SAME), serve("b", SAME, **AS_STOCK)
+    policy = pool(first, second)
+    assert eventually(lambda: both_sound(policy))
+    said = timed({"number": 1}, deadline_ms=2000.0, leftover_ms=500.0)
+    assert "_rt" in policy.submit(said).result(2.0).value
+    first.close()
+    answer = policy.submit(said).result(2.0).value
+    assert answer["by"] == "b"
+    assert "_rt" not in answer["names"]
+
+
+def test_a_pool_is_two_different_servers() -> None:
+    """One is no pool, and the same twice is no help."""
+    with pytest.raises(ConfigError, match="given twice"):
+        connect("ws://a:1, ws://a:1", SHORT)
+    with pytest.raises(ConfigError, match="expected two"):
+        PolicyPool([SHORT])

@@ -19,6 +19,8 @@ from pathlib import Path
 
 from pi05_websocket import errors
 from pi05_websocket.cli import COMMANDS
+from pi05_websocket.doctor.catalogue import MISTAKES
+from pi05_websocket.doctor.catalogue import markdown_table as mistakes_table
 from pi05_websocket.presets import PRESETS, describe, markdown_table
 
 __all__ = ["PAGES", "POLICY_CONFIG", "command_help", "field_names", "installed_commands"]
@@ -56,6 +58,30 @@ def errors_page() -> str:
         retry = "can succeed later as it is" if kind.retryable else "needs a change first"
         page += f"\n## {name}\n\n{plain(kind.__doc__ or '')}\n\nThe same call {retry}.\n"
     return page
+
+
+def doctor_page() -> str:
+    """Return the page of what the doctor finds."""
+    caught = sum(mistake.verdict in ("refused", "look") for mistake in MISTAKES.values())
+    return (
+        "# What the doctor finds\n\n"
+        "`pi05-websocket doctor` ends each check in one of five ways:\n\n"
+        "| in the table | in `--json` | meaning |\n|---|---|---|\n"
+        "| ok | passed | nothing to say |\n"
+        "| WRONG | refused | the arm must not move before it is mended |\n"
+        "| LOOK | look | only a person can tell: a picture on the contact sheet, or figures |\n"
+        "| NEEDS DATA | needs dataset | neither server nor settings say it; only the policy's data set can |\n"
+        "| skipped | skipped | what the check needs is not there; it says what |\n\n"
+        "Exit code 0: nothing is wrong (look at what is marked LOOK); 1: something is; 2: the words make no "
+        "sense. The robot is read and never commanded; its torque stays as it is "
+        "([how to use it](../howto/real-arm.md#check-before-anything-moves)).\n\n"
+        "At the start of every run, `preflight` looks at what is exchanged anyway: the metadata, the "
+        "first answer, the first error. `refuse` ends a run whose server states another robot or rate "
+        "(width, joint names, keys, control rate) before anything moves; `warn` only says it; `off` does not "
+        "look. What else it sees is said in the log.\n\n"
+        f"{len(MISTAKES)} mistakes, each of them made on purpose in a test; {caught} are refused or put before "
+        f"a person before anything moves:\n\n{mistakes_table()}"
+    )
 
 
 def plain(docstring: str) -> str:
@@ -162,6 +188,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "presets.md": presets_page,
     "errors.md": errors_page,
     "command-line.md": commands_page,
+    "doctor.md": doctor_page,
     "policy-settings.md": settings_page(
         "Settings of the LeRobot policy",
         "Each is a flag of LeRobot's tools, `--policy.NAME=VALUE`, and a field in Python. "

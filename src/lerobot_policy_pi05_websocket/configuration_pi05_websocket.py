@@ -22,6 +22,8 @@ from pi05_websocket.chunks.hold import FALLBACKS, HoldConfig
 from pi05_websocket.chunks.resume import ResumeConfig
 from pi05_websocket.chunks.seam import SEAMS, SeamConfig
 from pi05_websocket.client.config import ConnectionConfig, load_headers, split_urls
+from pi05_websocket.doctor.facts import Setup
+from pi05_websocket.doctor.preflight import PREFLIGHT, FirstLook
 from pi05_websocket.errors import ConfigError
 from pi05_websocket.keymap import KeyMap, StatePart
 from pi05_websocket.presets import preset
@@ -182,6 +184,10 @@ class PI05WebSocketConfig(PreTrainedConfig):  # type: ignore[misc]  # LeRobot is
     confirm: bool = False
     """The same until you let it move: `policy.resume()`, or the control port."""
 
+    preflight: str = "refuse"
+    """At the start of a run: `refuse` to move where the server states that it is for another robot or rate,
+    `warn`: only say it, `off`: do not look. Nothing is sent for it."""
+
     control_port: int | None = None
     """Port of a page on this machine that stops the arm, lets it go on and gives it another task; also for
     `pi05-websocket control`. 9091 is its default."""
@@ -279,6 +285,7 @@ class PI05WebSocketConfig(PreTrainedConfig):  # type: ignore[misc]  # LeRobot is
         self._check_choice("tick_source", TICK_SOURCES)
         self._check_choice("fallback", FALLBACKS)
         self._check_choice("auth_scheme", AUTH_SCHEMES)
+        self._check_choice("preflight", PREFLIGHT)
         self._check_choice("seam", ("auto", *SEAMS))
         if self.action_kind is not None:
             self._check_choice("action_kind", ACTION_KINDS)
@@ -409,6 +416,19 @@ class PI05WebSocketConfig(PreTrainedConfig):  # type: ignore[misc]  # LeRobot is
             confirm=self.confirm and tick_source == "wall",
             joint_names=key_map.joint_names,
         )
+
+    def first_look(self, key_map: KeyMap) -> FirstLook:
+        """Return what looks at the first exchange before anything moves."""
+        setup = Setup(
+            key_map=key_map,
+            units=self.unit_map(key_map),
+            policy_units=self.policy_units,
+            task=self.task,
+            control_hz=self.control_hz,
+            action_horizon=self.action_horizon,
+            action_kind=self.action_kind or key_map.action_kind,  # type: ignore[arg-type]
+        )
+        return FirstLook(setup, self.preflight)  # type: ignore[arg-type]  # checked in __post_init__
 
     def _hold(self) -> HoldConfig:
         return hold_config(

@@ -413,6 +413,9 @@ class PI05WebSocketPolicy(PreTrainedPolicy):  # type: ignore[misc]  # LeRobot is
                     trace=self._trace,
                     controls=self._controls,
                     how_to_resume=self._how_to_resume(),
+                    preflight=self.config.first_look(self._key_map)
+                    if tick_source == "wall"
+                    else None,
                 )
             return session
 
@@ -491,6 +494,7 @@ class PI05WebSocketPolicy(PreTrainedPolicy):  # type: ignore[misc]  # LeRobot is
                     clock=self._clock,
                     trace=self._trace,
                     units=self._units,
+                    preflight=self.config.first_look(self._key_map),
                 )
             return self._rtc
 

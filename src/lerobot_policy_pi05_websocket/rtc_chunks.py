@@ -29,6 +29,7 @@ from pi05_websocket.clock import Clock
 from pi05_websocket.data import Float32Array
 from pi05_websocket.errors import ConnectionLost, DeadlineExceeded
 from pi05_websocket.keymap import KeyMap
+from pi05_websocket.robot.interface import Preflight
 from pi05_websocket.robot.limits import Limits
 from pi05_websocket.robot.outage import PROGRESS_AFTER_S, next_progress
 from pi05_websocket.robot.player import PlayerConfig
@@ -63,7 +64,9 @@ class RtcChunks:
         clock: Clock,
         trace: Trace | None = None,
         units: UnitMap | None = None,
+        preflight: Preflight | None = None,
     ) -> None:
+        self._preflight = preflight
         control_hz = config.control_hz
         self._remote = remote
         self._key_map = key_map
@@ -125,6 +128,8 @@ class RtcChunks:
             raise ConnectionLost("a new episode began: waiting for its first observation")
         began = self._clock.now()
         self._wait_for_link(episode)
+        if self._preflight is not None:
+            self._preflight.asked(self._remote.metadata)
         left = self._true_leftover(prefix, last)
         leftover = len(left)
         request = self._realtime(left, last, last_rows)
@@ -133,6 +138,8 @@ class RtcChunks:
         self._wait_while(lambda: not exchange.done(), episode, "the policy computes")
         answer = exchange.result(0).value
         actions = read_actions(answer, action_dim=self._action_dim)
+        if self._preflight is not None:
+            self._preflight.answered(actions, self._pose(observation, actions))
         reply = _reply_to(request, answer)
         latency = self._clock.now() - began
         if latency > self._remote.config.request_timeout:

@@ -21,7 +21,7 @@ from pi05_websocket.data import Float32Array, Observation
 from pi05_websocket.errors import InvalidReply
 from pi05_websocket.keymap import KeyMap
 from pi05_websocket.robot.controls import Controls, grant
-from pi05_websocket.robot.interface import check_joints
+from pi05_websocket.robot.interface import Preflight, check_joints
 from pi05_websocket.robot.player import ActionPlayer, PlayerConfig, Step
 from pi05_websocket.robot.ticks import RateMonitor, WallTicks
 from pi05_websocket.robot.trace import Trace
@@ -59,6 +59,7 @@ class Session:
         trace: Where the players write what happened.
         controls: What a person wants, on the clock.
         how_to_resume: What a person does after a long pause, for the log.
+        preflight: Looks at the first exchange before anything moves.
     """
 
     def __init__(
@@ -72,7 +73,9 @@ class Session:
         trace: Trace,
         controls: Controls | None = None,
         how_to_resume: str = HOW_TO_RESUME,
+        preflight: Preflight | None = None,
     ) -> None:
+        self._preflight = preflight
         self._remote = remote
         self._config = config
         self._key_map = key_map
@@ -208,6 +211,7 @@ class Session:
                 name=f"env {number}" if several else "",
                 number=number,
                 how_to_resume=self._how_to_resume,
+                preflight=self._preflight,
             )
             self._trace.write("task", task=observations[number].task)
             player.start_episode()

@@ -47,6 +47,10 @@ COMMANDS: dict[str, Command] = {
         module="pi05_websocket.cli.demo",
         summary="Watch a simulated SO-101 do its task over a policy server, everything on this machine.",
     ),
+    "doctor": Command(
+        module="pi05_websocket.cli.doctor",
+        summary="Find what is wrong with a robot, a server and their settings before anything moves.",
+    ),
     "emulate": Command(
         module="pi05_websocket.cli.emulate",
         summary="Emulate an SO-101 on a serial port, for LeRobot's own driver.",

@@ -24,6 +24,8 @@ from pi05_websocket.client import ConnectionConfig, connect
 from pi05_websocket.client.config import load_headers
 from pi05_websocket.client.image_quality import ImageTransport
 from pi05_websocket.data import Float32Array
+from pi05_websocket.doctor.facts import Setup
+from pi05_websocket.doctor.preflight import FirstLook, Preflight
 from pi05_websocket.errors import ConfigError
 from pi05_websocket.keymap import KeyMap
 from pi05_websocket.presets import preset
@@ -140,6 +142,10 @@ class RunCommand:
 
     confirm: bool = True
     """Show the first plan and wait for r, or the control port, before an arm moves."""
+
+    preflight: Preflight = "refuse"
+    """refuse to move where the server states that it is for another robot or rate; warn: only say it; off: do
+    not look."""
 
     control_port: int | None = None
     """Port of a page here that stops the arm and lets it go on; also for `pi05-websocket control`."""
@@ -302,6 +308,18 @@ def run(argv: list[str]) -> int:
             trace=trace,
             how_to_resume=_how_to_resume(command.control_port, keys=keyboard.on),
             teleoperator=teleoperator,
+            preflight=FirstLook(
+                Setup(
+                    key_map=key_map,
+                    units=units,
+                    policy_units=command.policy_units,
+                    task=command.task,
+                    control_hz=command.control_hz,
+                    action_horizon=command.action_horizon,
+                    action_kind=key_map.action_kind,
+                ),
+                command.preflight,
+            ),
         )
         with _signals_quit(runtime.controls.quit):
             summary = runtime.run(command.duration)

@@ -16,6 +16,7 @@ from pi05_websocket.errors import DeadlineExceeded, ObservationError, Pi05Websoc
 __all__ = [
     "PendingExchange",
     "PendingReply",
+    "Preflight",
     "RequestPolicy",
     "Robot",
     "RobotReading",
@@ -113,6 +114,19 @@ class Teleoperator(Protocol):
 
     def get_action(self) -> Float32Array:
         """Return the joint targets `(joints,)` a person wants now, in the robot's order and units."""
+
+
+class Preflight(Protocol):
+    """Looks at the first exchange before anything moves."""
+
+    def asked(self, metadata: ServerMetadata, /) -> None:
+        """Look at the server that is about to be asked; raise where it is for another robot."""
+
+    def answered(self, rows: Float32Array, pose: Float32Array | None, /) -> None:
+        """Look at an answer before a row of it is executed."""
+
+    def failed(self, error: Pi05WebsocketError, /) -> None:
+        """Say what a failed request means for the settings."""
 
 
 class RequestPolicy(Protocol):

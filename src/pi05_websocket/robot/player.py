@@ -35,6 +35,7 @@ from pi05_websocket.robot.commands import Commands, Step
 from pi05_websocket.robot.interface import (
     PendingExchange,
     PendingReply,
+    Preflight,
     RequestPolicy,
     SeveralServers,
     WatchedExchange,
@@ -143,6 +144,7 @@ class ActionPlayer:
         name: Put before every log line.
         number: Which of the players that share the policy's connection it is.
         how_to_resume: What a person does to let a stopped arm move again, for the log.
+        preflight: Looks at the first exchange before anything moves.
     """
 
     def __init__(
@@ -155,8 +157,10 @@ class ActionPlayer:
         name: str = "",
         number: int = 0,
         how_to_resume: str = "call resume(), or begin a new episode",
+        preflight: Preflight | None = None,
     ) -> None:
         self.config = config
+        self._preflight = preflight
         self.scheduler = ChunkScheduler(config.scheduler)
         self.last_exchange: ExchangeRecord | None = None
         self.started = False
@@ -360,6 +364,8 @@ class ActionPlayer:
         if error is not None:
             self._unavailable(error)
             return False
+        if self._preflight is not None:
+            self._preflight.asked(self._policy.metadata)
         observation = observe()
         request = self.scheduler.request(tick)
         traceparent = None
@@ -536,9 +542,13 @@ class ActionPlayer:
         try:
             reply = exchange.result(0)
             actions = read_actions(reply.value, action_dim=self._action_dim)
+            if self._preflight is not None:
+                self._preflight.answered(actions, pending.observed)
             actions = self._prepared(actions, pending.observed)
         except Pi05WebsocketError as exc:
             self.scheduler.request_ended(request.seq)
+            if self._preflight is not None:
+                self._preflight.failed(exc)
             self._fail(exc, tick)
             return
         zeroed_at = self._commands.zeroed_at

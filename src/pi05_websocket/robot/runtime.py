@@ -19,7 +19,13 @@ from pi05_websocket.clock import SYSTEM_CLOCK, Clock
 from pi05_websocket.keymap import KeyMap
 from pi05_websocket.robot.causes import CauseName
 from pi05_websocket.robot.controls import Controls, grant
-from pi05_websocket.robot.interface import RequestPolicy, Robot, Teleoperator, check_joints
+from pi05_websocket.robot.interface import (
+    Preflight,
+    RequestPolicy,
+    Robot,
+    Teleoperator,
+    check_joints,
+)
 from pi05_websocket.robot.pacer import Pacer
 from pi05_websocket.robot.player import ActionPlayer, PlayerConfig
 from pi05_websocket.robot.shadow import Shadow
@@ -67,6 +73,7 @@ class Runtime:
         trace: Where to write what happened.
         how_to_resume: What a person does to let a stopped arm move again, for the log.
         teleoperator: Who drives instead of the policy, which is only asked along (shadow mode).
+        preflight: Looks at the first exchange before anything moves.
     """
 
     def __init__(
@@ -84,6 +91,7 @@ class Runtime:
         trace: Trace | None = None,
         how_to_resume: str = "",
         teleoperator: Teleoperator | None = None,
+        preflight: Preflight | None = None,
     ) -> None:
         self._trace = Trace(None) if trace is None else trace
         self.controls = Controls() if controls is None else controls
@@ -94,6 +102,7 @@ class Runtime:
             clock=clock,
             how_to_resume=how_to_resume
             or ("press r" if keys is not None else "call controls.resume()"),
+            preflight=preflight,
         )
         self._robot = robot
         self._key_map = key_map

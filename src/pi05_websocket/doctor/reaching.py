@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reach a policy server step by step, and say at which step it ends and why.
+
+In: a connection's settings. Out: findings, one for each step, and an open `RemotePolicy` where all went well.
+Blocks; every wait has a limit.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import socket
+import ssl
+import time
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+from pi05_websocket.client import ConnectionConfig, RemotePolicy
+from pi05_websocket.doctor.findings import Finding, found, passed
+from pi05_websocket.errors import (
+    AccessRefused,
+    CertificateRefused,
+    ConnectFailed,
+    DeadlineExceeded,
+    Pi05WebsocketError,
+)
+
+__all__ = ["named", "reached"]
+
+_STATUS = re.compile(r"HTTP (\d{3})")
+
+
+@contextlib.contextmanager
+def reached(config: ConnectionConfig, findings: list[Finding]) -> Iterator[RemotePolicy | None]:
+    """Give an open policy, or None; add what was found to `findings`."""
+    if config.proxy is None and not _name_and_port(config, findings):
+        yield None
+        return
+    with RemotePolicy(config=config, wait_for_server=0) as policy:
+        began = time.monotonic()
+        try:
+            policy.connection.wait_ready(policy.patience)
+        except Pi05WebsocketError as exc:
+            findings.append(named(exc, config))
+            yield None
+            return
+        took = 1000 * (time.monotonic() - began)
+        kind = "TLS and WebSocket" if config.url.startswith("wss://") else "WebSocket"
+        key = ", with a key" if "Authorization" in config.headers else ", without a key"
+        findings.append(passed("server", f"{kind} opened and metadata read in {took:.0f} ms{key}"))
+        yield policy
+
+
+def _name_and_port(config: ConnectionConfig, findings: list[Finding]) -> bool:
+    parts = urlsplit(config.url)
+    host = parts.hostname or ""
+    port = parts.port or (443 if parts.scheme == "wss" else 80)
+    try:
+        addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as exc:
+        findings.append(found("address", "name-unknown", f"{host}: {exc}"))
+        return False
+    findings.append(passed("address", f"{host} is {addresses[0][4][0]}"))
+    began = time.monotonic()
+    try:
+        socket.create_connection((host, port), timeout=config.connect_timeout).close()
+    except ConnectionRefusedError:
+        findings.append(found("server", "nothing-listens", f"{host}:{port} refuses connections"))
+        return False
+    except OSError as exc:
+        said = f"{host}:{port} cannot be reached: {exc}"
+        findings.append(found("server", "port-silent", said))
+        return False
+    took = 1000 * (time.monotonic() - began)
+    findings.append(passed("server", f"port {port} accepts connections, after {took:.1f} ms"))
+    return True
+
+
+def named(exc: Pi05WebsocketError, config: ConnectionConfig) -> Finding:
+    """Return which mistake an error of connecting is."""
+    return found("server", _mistake(exc, config), str(exc))
+
+
+def _mistake(exc: Pi05WebsocketError, config: ConnectionConfig) -> str:
+    text = str(exc)
+    if isinstance(exc, AccessRefused):
+        return "key-wrong" if "Authorization" in config.headers else "key-missing"
+    if isinstance(exc, CertificateRefused):
+        if exc.expected:
+            return "fingerprint-differs"
+        return "certificate-expired" if "expired" in text else "certificate-untrusted"
+    if isinstance(exc, DeadlineExceeded):
+        return "no-greeting" if exc.phase == "metadata" else "port-silent"
+    if "TLS failed" in text or "SSL handshake" in text:
+        return "tls-not-spoken"
+    status = _STATUS.search(text)
+    if status is not None:
+        return "server-busy" if isinstance(exc, ConnectFailed) else "path-wrong"
+    if isinstance(exc, ConnectFailed):
+        return "tls-needed" if _speaks_tls(config) else "not-a-websocket"
+    return "other-protocol"
+
+
+def _speaks_tls(config: ConnectionConfig) -> bool:
+    """Say whether the server answers a TLS greeting; nothing else is sent to it."""
+    parts = urlsplit(config.url)
+    if parts.scheme == "wss":
+        return False
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    try:
+        where = (parts.hostname or "", parts.port or 80)
+        with socket.create_connection(where, timeout=config.connect_timeout) as plain:
+            plain.settimeout(config.handshake_timeout)
+            with context.wrap_socket(plain, server_hostname=parts.hostname):
+                return True
+    except OSError:
+        return False

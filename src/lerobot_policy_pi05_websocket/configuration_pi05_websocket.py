@@ -207,6 +207,10 @@ class PI05WebSocketConfig(PreTrainedConfig):  # type: ignore[misc]  # LeRobot is
     hard_timeout: float | None = None
     """When an unanswered request costs the connection; None: twice `timeout`."""
 
+    dialect: str = "auto"
+    """How the server talks: openpi, roboarena, dreamzero, vllm-omni, sglang, starvla, behavior, lingbot-va;
+    auto: by what it says of itself, else openpi."""
+
     api_key_env: str | None = None
     """Name of the environment variable that holds the server's key."""
 
@@ -469,6 +473,7 @@ class PI05WebSocketConfig(PreTrainedConfig):  # type: ignore[misc]  # LeRobot is
         url = split_urls(self.websocket_url)[0] if url is None else url
         return ConnectionConfig(
             url=url,
+            dialect=self.dialect,  # type: ignore[arg-type]  # it checks it
             connect_timeout=self.connect_timeout,
             handshake_timeout=self.handshake_timeout,
             metadata_timeout=self.metadata_timeout,

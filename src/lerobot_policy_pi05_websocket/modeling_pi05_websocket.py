@@ -284,6 +284,8 @@ class PI05WebSocketPolicy(PreTrainedPolicy):  # type: ignore[misc]  # LeRobot is
             session.reset()
         if rtc is not None:
             rtc.reset()
+        if self._remote is not None:
+            self._remote.reset()
 
     @torch.no_grad()
     def select_action(self, batch: Mapping[str, Any], **_ignored: Any) -> Any:

@@ -88,7 +88,7 @@ class Policy(Protocol):
         ...
 
 
-def reset_policy(policy: Policy) -> None:
+def reset_policy(policy: object) -> None:
     """Begin a new episode, if the policy has a notion of one."""
     reset = getattr(policy, "reset", None)
     if callable(reset):

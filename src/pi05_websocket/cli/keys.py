@@ -20,6 +20,7 @@ from pi05_websocket.errors import ConfigError
 from pi05_websocket.server.keys import RobotKey
 from pi05_websocket.server.keys_file import add_key, read_keys, revoke_key, rotate_key
 from pi05_websocket.server.sessions import Priority
+from pi05_websocket.wire.dialects import DialectName
 
 __all__ = ["KeysCommand", "run"]
 
@@ -66,6 +67,9 @@ class KeysCommand:
     path: tuple[str, ...] = ()
     """add: URL paths it opens, such as /cube. None named: all."""
 
+    dialect: DialectName | None = None
+    """add: how its clients talk, where their URL path does not say."""
+
 
 def run(argv: list[str]) -> int:
     """Run the command."""
@@ -99,6 +103,7 @@ def _make(command: KeysCommand, now: datetime) -> None:
             requests_per_second=command.rate or None,
             paths=command.path,
             priority=command.priority,
+            dialect=command.dialect,
         )
     else:
         secret = rotate_key(command.file, command.name, now, expires=expires)

@@ -47,6 +47,7 @@ from pi05_websocket.robot.trace import Trace
 from pi05_websocket.server.loading import load_object
 from pi05_websocket.telemetry import make_provider
 from pi05_websocket.units import UnitMap
+from pi05_websocket.wire.dialects import DialectChoice
 
 __all__ = ["RunCommand", "SimulatedRobot", "run"]
 
@@ -77,6 +78,9 @@ class RunCommand:
 
     same_policy: bool = False
     """Whether servers that announce no fingerprint serve the same policy; else the arm holds and you decide."""
+
+    dialect: DialectChoice = "auto"
+    """How it talks; auto: by what it says of itself, else as OpenPI's."""
 
     task: str = "pick up the red cube"
     """What to do, in words."""
@@ -272,6 +276,7 @@ def run(argv: list[str]) -> int:
         print(units.table(), flush=True)
     controls = Controls()
     connection = ConnectionConfig(
+        dialect=command.dialect,
         request_timeout=command.timeout,
         headers=load_headers(api_key_env=command.api_key_env),
         image_transport=command.image_transport,

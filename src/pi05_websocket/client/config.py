@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from pi05_websocket.client.image_quality import ImageTransport, check_images
 from pi05_websocket.client.pinning import read_fingerprint
 from pi05_websocket.errors import ConfigError
+from pi05_websocket.wire.dialects import AUTO, DIALECTS, DialectChoice, check_dialect
 
 __all__ = [
     "AuthScheme",
@@ -37,6 +38,10 @@ class ConnectionConfig:
 
     url: str = "ws://127.0.0.1:8000"
     """Server address: `ws://` or `wss://`, host, port, any path."""
+
+    dialect: DialectChoice = "auto"
+    """How the server talks: openpi, roboarena, dreamzero, vllm-omni, sglang, starvla, behavior, lingbot-va;
+    auto: by what it says of itself, else openpi."""
 
     connect_timeout: float = 10.0
     """Longest wait for name resolution and TCP."""
@@ -98,6 +103,7 @@ class ConnectionConfig:
 
     def __post_init__(self) -> None:
         check_url(self.url)
+        check_dialect(self.dialect)
         for name in (
             "connect_timeout",
             "handshake_timeout",
@@ -124,6 +130,13 @@ class ConnectionConfig:
                 raise ConfigError("tls_fingerprint and ca_file: give one of them")
         if self.client_key_file and not self.client_cert_file:
             raise ConfigError("client_key_file without client_cert_file: give both or neither")
+
+    @property
+    def address(self) -> str:
+        """The URL that is opened: with the path its dialect's servers listen on, where none is given."""
+        path = "" if self.dialect == AUTO else DIALECTS[self.dialect].path
+        parts = urlsplit(self.url)
+        return parts._replace(path=path).geturl() if path and parts.path in ("", "/") else self.url
 
     def request_limit(self, *, answered_before: bool) -> float:
         """Return how long the next reply may take before it counts as late."""

@@ -17,6 +17,7 @@ import threading
 import time
 from dataclasses import dataclass
 from enum import Enum
+from urllib.parse import urlsplit
 
 from pi05_websocket.client.backoff import Backoff
 from pi05_websocket.client.config import ConnectionConfig
@@ -31,6 +32,7 @@ from pi05_websocket.errors import (
     Pi05WebsocketError,
 )
 from pi05_websocket.wire.codec import DecodeLimits
+from pi05_websocket.wire.dialects import OPENPI, Dialect, ResetStyle
 from pi05_websocket.wire.protocol import (
     ClientProtocol,
     Event,
@@ -46,6 +48,12 @@ logger = logging.getLogger(__name__)
 
 _GOODBYE_S = 0.3
 """How long `close` waits for the server's goodbye before it cuts the connection."""
+
+
+_ORDINARY_CLOSES = (1000, 1001, 1005)
+
+_SHORTEST_LIFE_S = 0.5
+# A server that closes sooner did not do it for want of requests: it is not dialled again without a wait.
 
 
 class ConnectionState(Enum):
@@ -68,6 +76,9 @@ class Greeting:
     metadata: ServerMetadata | None = None
     connect_s: float | None = None
     """Seconds that opening the TCP connection took, about one round trip."""
+
+    dialect: Dialect = OPENPI
+    """How that server talks."""
 
 
 class Connection:
@@ -92,6 +103,11 @@ class Connection:
         self._ended: asyncio.Future[Pi05WebsocketError] | None = None
         self._greeted: asyncio.Future[None] | None = None
         self._warned = False
+        self._greeted_at = 0.0
+        self._was_idle = False
+        """Whether nothing was under way when the transport ended."""
+        self._idled = False
+        """Whether that was all that ended it."""
         self._backoff = Backoff(config.backoff_first, config.backoff_max, random.random)
         self._loop = asyncio.new_event_loop()
         self._main: asyncio.Task[None] | None = None
@@ -147,7 +163,12 @@ class Connection:
                 self._changed.wait(left)
 
     def submit(
-        self, buffer: bytearray, *, quality: int | None = None, greeting: int | None = None
+        self,
+        buffer: bytearray,
+        *,
+        quality: int | None = None,
+        greeting: int | None = None,
+        reset: ResetStyle = "none",
     ) -> Exchange:
         """Send the request that begins at `transport.HEADROOM` of `buffer`; return at once.
 
@@ -159,6 +180,7 @@ class Connection:
             quality: Of its images as JPEG; None: raw.
             greeting: Number of the greeting it was made for: a later server may not read it, and does not get
                 it. None: any server reads it.
+            reset: How it is answered, if it begins an episode; `silent`: it is done once it is sent.
         """
         first = not self._answered
         limit = self.config.request_limit(answered_before=not first)
@@ -168,7 +190,7 @@ class Connection:
             )
             self._next_seq += 1
             if not self._stopped:
-                self._loop.call_soon_threadsafe(self._send, exchange, buffer, greeting)
+                self._loop.call_soon_threadsafe(self._send, exchange, buffer, greeting, reset)
                 return exchange
         exchange.future.set_exception(self._not_ready())
         return exchange
@@ -207,6 +229,7 @@ class Connection:
 
     def on_ended(self, code: int, reason: str) -> None:
         """Take the end of the transport."""
+        self._was_idle = not self._exchanges
         self._apply(self._protocol.connection_ended(code=code, reason=reason))
         self._finish(self._protocol.error)
 
@@ -250,6 +273,11 @@ class Connection:
                 self._set(ConnectionState.FAILED, error)
                 self._fail_all(error)
                 return
+            self._idled = self._closed_idle(error)
+            if self._idled:
+                logger.debug("%s closed an idle connection, as it does", self.config.url)
+                self._set(ConnectionState.CONNECTING, error)
+                continue
             wait = self._backoff.next(getattr(error, "retry_after_s", None))
             # WARNING once for each outage, which only an answer ends: a server that closes after every error
             # is connected to again and again.
@@ -262,10 +290,19 @@ class Connection:
             self._set(ConnectionState.WAITING, error)
             await asyncio.sleep(wait)
 
+    def _closed_idle(self, error: Pi05WebsocketError) -> bool:
+        """Say whether the server only did what its dialect says of connections without requests."""
+        if self._greeting.dialect.idle_close_s is None or not isinstance(error, ConnectionLost):
+            return False
+        lived_s = time.monotonic() - self._greeted_at
+        return error.code in _ORDINARY_CLOSES and self._was_idle and lived_s >= _SHORTEST_LIFE_S
+
     async def _one_life(self) -> Pi05WebsocketError:
         """Connect, wait for the metadata, then until the end; return why it ended."""
         self._protocol = ClientProtocol(
-            limits=DecodeLimits(max_message_bytes=self.config.max_message_bytes)
+            limits=DecodeLimits(max_message_bytes=self.config.max_message_bytes),
+            dialect=self.config.dialect,
+            path=urlsplit(self.config.address).path,
         )
         self._ended = self._loop.create_future()
         self._greeted = self._loop.create_future()
@@ -287,7 +324,9 @@ class Connection:
             self._finish(self._protocol.error)
         return await self._ended
 
-    def _send(self, exchange: Exchange, buffer: bytearray, greeting: int | None) -> None:
+    def _send(
+        self, exchange: Exchange, buffer: bytearray, greeting: int | None, reset: ResetStyle
+    ) -> None:
         if self._state is not ConnectionState.READY or self._transport is None:
             exchange.future.set_exception(self._not_ready())
             return
@@ -297,10 +336,14 @@ class Connection:
             )
             exchange.future.set_exception(ConnectionLost(text))
             return
+        if reset == "silent":
+            self._transport.send(buffer)
+            exchange.future.set_result(Reply(None, 0, time.monotonic()))
+            return
         limit = self.config.hard_limit(answered_before=self._answered)
         overdue = self._loop.call_later(limit, self._renew, exchange, limit)
         self._exchanges[exchange.seq] = (exchange, overdue)
-        self._protocol.request_sent(exchange.seq)
+        self._protocol.request_sent(exchange.seq, reset=reset != "none")
         self._transport.send(buffer)
 
     def _renew(self, exchange: Exchange, limit: float) -> None:
@@ -327,12 +370,15 @@ class Connection:
         if self._greeting.number:
             self.reconnects += 1
         connect_s = None if self._transport is None else self._transport.connect_s
-        self._greeting = Greeting(self._greeting.number + 1, metadata, connect_s)
+        dialect = self._protocol.dialect
+        self._greeting = Greeting(self._greeting.number + 1, metadata, connect_s, dialect)
+        self._greeted_at = time.monotonic()
         logger.log(
-            logging.DEBUG if self._warned and self.reconnects else logging.INFO,
-            "connected to %s, metadata keys: %s",
+            logging.DEBUG if (self._warned or self._idled) and self.reconnects else logging.INFO,
+            "connected to %s, metadata keys: %s%s",
             self.config.url,
             sorted(map(str, metadata)),
+            "" if dialect is OPENPI else f", dialect {dialect.name}",
         )
         self._set(ConnectionState.READY, None)
         self._stop_waiting_for_metadata()
@@ -342,11 +388,17 @@ class Connection:
             self._greeted.set_result(None)
 
     def _complete(self, seq: int, reply: Reply) -> None:
+        if reply.value is None:  # a reset was taken, which says nothing of the model
+            self._take_reply(seq, reply)
+            return
         self._answered = True
         if self._warned:
             logger.info("%s answers again", self.config.url)
         self._warned = False
         self._backoff.reset()
+        self._take_reply(seq, reply)
+
+    def _take_reply(self, seq: int, reply: Reply) -> None:
         exchange = self._take(seq)
         if exchange is not None:
             exchange.future.set_result(reply)

@@ -84,7 +84,7 @@ async def open_transport(config: ConnectionConfig, transport: Transport) -> None
         async with asyncio.timeout(config.connect_timeout + config.handshake_timeout):
             await picows.ws_connect(
                 lambda: transport,
-                config.url,
+                config.address,
                 ssl_context=context,
                 websocket_handshake_timeout=config.handshake_timeout,
                 max_frame_size=config.max_message_bytes + 1024,

@@ -17,6 +17,7 @@ from pi05_websocket.client.config import ConnectionConfig, load_headers, openpi_
 from pi05_websocket.client.connection import Connection, ConnectionState
 from pi05_websocket.client.exchange import Exchange
 from pi05_websocket.client.image_quality import ImageQuality, Sent
+from pi05_websocket.client.speaking import Speaking
 from pi05_websocket.client.transport import HEADROOM
 from pi05_websocket.data import Observation, ServerMetadata
 from pi05_websocket.errors import (
@@ -27,6 +28,7 @@ from pi05_websocket.errors import (
     Pi05WebsocketError,
 )
 from pi05_websocket.wire import codec
+from pi05_websocket.wire.dialects import OPENPI, Dialect
 from pi05_websocket.wire.encoded_images import encode_images, reads_jpeg
 from pi05_websocket.wire.messages import server_infer_ms
 from pi05_websocket.wire.realtime import read_realtime_reply
@@ -48,6 +50,10 @@ class _Packed:
     """Of its images as JPEG; None: raw, and readable for every server."""
     greeting: int
     """Number of the greeting it was made for."""
+    dialect: Dialect = OPENPI
+    """That server's."""
+    observation: Observation | None = None
+    """What it was made from, where a message may have to go before it."""
 
 
 class RemotePolicy:
@@ -88,6 +94,7 @@ class RemotePolicy:
         self.config = config
         self.connection = Connection(config)
         self._free_buffers: list[bytearray] = []
+        self._speaking = Speaking()
         # Below: guarded by the lock; asked on the callers' threads, told on the loop's.
         self._lock = threading.Lock()
         self._images = ImageQuality(config.image_transport, config.jpeg_quality_floor)
@@ -161,7 +168,12 @@ class RemotePolicy:
         return self.connection.error or ConnectFailed(f"{self.config.url}: not connected yet")
 
     def reset(self) -> None:
-        """Begin a new episode. Nothing goes over the wire: OpenPI servers are stateless between requests."""
+        """Begin a new episode. What goes over the wire is the dialect's; in OpenPI's own, nothing."""
+        self._speaking.new_episode()
+        greeting = self.connection.greeting
+        if greeting.dialect.reset_needs_prompt or self.unavailable() is not None:
+            return  # with the episode's first request
+        self._tell_reset(greeting.number, greeting.dialect, {})
 
     def close(self) -> None:
         """Disconnect and stop the thread. Safe to call twice."""
@@ -174,6 +186,9 @@ class RemotePolicy:
         may write into its images again as soon as this returns.
         """
         greeting, quality = self._how()
+        now = self.connection.greeting
+        original, dialect = obs, now.dialect
+        obs = self._speaking.message(dialect, now.metadata or {}, obs)
         if quality is not None:
             obs, count = encode_images(obs, quality)
             quality = quality if count else None
@@ -182,7 +197,7 @@ class RemotePolicy:
         except IndexError:  # asked for, not looked for: several threads may share the policy
             buffer = bytearray()
         codec.encode_into(obs, buffer, HEADROOM)
-        return _Packed(buffer, quality, greeting)
+        return _Packed(buffer, quality, greeting, dialect, None if dialect is OPENPI else original)
 
     def _how(self) -> tuple[int, int | None]:
         """Return for which greeting to encode, and at what quality."""
@@ -198,11 +213,31 @@ class RemotePolicy:
         self._tell(said)
         return greeting.number, quality
 
+    def _tell_reset(self, greeting: int, dialect: Dialect, observation: Observation) -> None:
+        """Tell the server that an episode begins, once; its answer goes before all later ones."""
+        message = self._speaking.reset(dialect, observation)
+        if message is None:
+            return
+        buffer = bytearray()
+        codec.encode_into(message, buffer, HEADROOM)
+        exchange = self.connection.submit(buffer, greeting=greeting, reset=dialect.reset)
+
+        def told() -> None:
+            error = exchange.future.exception()
+            if error is not None:
+                logger.warning("%s: the new episode was not taken: %s", self.config.url, error)
+                self._speaking.reset_failed()
+
+        exchange.when_done(told)
+
     def _submit(self, packed: _Packed) -> Exchange:
+        if packed.observation is not None:
+            self._tell_reset(packed.greeting, packed.dialect, packed.observation)
+        any_server = packed.quality is None and packed.dialect is OPENPI
         exchange = self.connection.submit(
             packed.buffer,
             quality=packed.quality,
-            greeting=None if packed.quality is None else packed.greeting,
+            greeting=None if any_server else packed.greeting,
         )
         with self._lock:
             alone = self._under_way == 0

@@ -195,7 +195,9 @@ class PolicyPool:
             return None if self._there() else self._nobody()
 
     def reset(self) -> None:
-        """Begin a new episode. Nothing goes over the wire."""
+        """Begin a new episode at all of them: whoever takes over must know of it."""
+        for server in self._servers:
+            server.reset()
 
     def close(self) -> None:
         """Disconnect from all of them. Safe to call twice."""

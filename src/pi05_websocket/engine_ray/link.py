@@ -246,6 +246,7 @@ class PolicyLink:
             priority=request.priority,
             debug=request.protocol.debug,
             prev_total_ms=request.protocol.prev_total_ms,
+            dialect=request.protocol.dialect.name,
         )
         payload = request.payload
         raw = bytes(payload) if isinstance(payload, bytearray) else payload
@@ -362,4 +363,7 @@ def _failed(request: Request, error: Exception) -> Failed:
     asker: Asker = request.connection
     cause = f"{type(error).__name__}: {error}".splitlines()[0]
     logger.warning("request %d of connection %d failed: %s", request.number, asker.number, cause)
-    return Failed(text=request.protocol.error_text(error), cause=cause)
+    said = request.protocol.error_message(error)
+    if isinstance(said.message, str):
+        return Failed(text=said.message, cause=cause)
+    return Failed(text=cause, cause=cause, message=said.message, closes=said.closes)

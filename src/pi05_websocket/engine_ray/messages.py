@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, Self
 
-from pi05_websocket.server.requests import Answered, Failed, Outcome, Refused
+from pi05_websocket.server.requests import Answered, Done, Failed, Outcome, Refused
 from pi05_websocket.server.sessions import NORMAL_PRIORITY
 from pi05_websocket.wire.realtime import REALTIME_KEY
 from pi05_websocket.wire.refusals import KINDS, Refusal, RefusalKind
@@ -58,13 +58,16 @@ class Ask(_Plain):
     prev_total_ms: float | None = None
     """What the ingress measured of the connection's last reply."""
 
+    dialect: str = "openpi"
+    """How its client talks."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer(_Plain):
     """What became of it."""
 
-    kind: Literal["answered", "failed", "refused"]
-    message: bytes = b""
+    kind: Literal["answered", "failed", "refused", "done"]
+    message: bytes | None = b""
     text: str = ""
     cause: str = ""
     refusal: str = ""
@@ -72,6 +75,8 @@ class Answer(_Plain):
     queue_ms: float = 0.0
     infer_ms: float = 0.0
     batch: int = 1
+    closes: bool = True
+    begins_episode: bool = False
 
     generation: str = ""
     """Of the replica's `Description`: another one than before means that it is to be asked for again."""
@@ -89,7 +94,23 @@ class Answer(_Plain):
                 generation=generation,
             )
         if isinstance(outcome, Failed):
-            return cls(kind="failed", text=outcome.text, cause=outcome.cause, generation=generation)
+            return cls(
+                kind="failed",
+                text=outcome.text,
+                cause=outcome.cause,
+                message=outcome.message,
+                closes=outcome.closes,
+                generation=generation,
+            )
+        if isinstance(outcome, Done):
+            text = isinstance(outcome.message, str)
+            return cls(
+                kind="done",
+                message=None if text else outcome.message,  # type: ignore[arg-type]  # else bytes or None
+                text=str(outcome.message) if text else "",
+                begins_episode=outcome.begins_episode,
+                generation=generation,
+            )
         refusal = outcome.refusal
         return cls(
             kind="refused",
@@ -103,13 +124,17 @@ class Answer(_Plain):
         """Unwrap it."""
         if self.kind == "answered":
             return Answered(
-                message=self.message,
+                message=self.message or b"",
                 queue_ms=self.queue_ms,
                 infer_ms=self.infer_ms,
                 batch=self.batch,
             )
         if self.kind == "failed":
-            return Failed(text=self.text, cause=self.cause)
+            return Failed(
+                text=self.text, cause=self.cause, message=self.message or None, closes=self.closes
+            )
+        if self.kind == "done":
+            return Done(message=self.text or self.message, begins_episode=self.begins_episode)
         kind: RefusalKind = next((kind for kind in KINDS if kind == self.refusal), "busy")
         return Refused(refusal=Refusal(kind=kind, text=self.text, retry_after_s=self.retry_after_s))
 

@@ -27,6 +27,7 @@ from pi05_websocket.server.inference import takes_batches
 from pi05_websocket.server.loading import load_policy
 from pi05_websocket.server.requests import Outcome, Request
 from pi05_websocket.server.worker import PolicyWorker
+from pi05_websocket.wire.dialects import DIALECTS, OPENPI
 from pi05_websocket.wire.protocol import ServerProtocol
 
 __all__ = ["PolicyHung", "PolicyReplica"]
@@ -212,23 +213,25 @@ class _Serving:
         self.spec = spec
         self.worker = worker
         metadata = policy_metadata(policy)
-        self._protocols = {
-            debug: ServerProtocol(
+        self._protocols: dict[tuple[bool, str], ServerProtocol] = {
+            (debug, dialect.name): ServerProtocol(
                 metadata,
                 debug=debug,
                 limits=settings.server.limits,
                 encoded_images=settings.server.encoded_images,
                 deadlines=settings.server.deadlines,
+                dialect=dialect,
             )
             for debug in (False, True)
+            for dialect in DIALECTS.values()
         }
-        said = self._protocols[False].metadata_message
+        said = self._protocols[False, OPENPI.name].metadata_message
         generation = blake2b(spec.encode() + b"\0" + said, digest_size=8).hexdigest()
         self.description = Description(metadata=said, generation=generation)
 
     def protocol(self, ask: Ask) -> ServerProtocol:
         """Return one for a single request, as its connection's would be."""
-        protocol = copy.copy(self._protocols[ask.debug])
+        protocol = copy.copy(self._protocols[ask.debug, ask.dialect])
         if ask.prev_total_ms is not None:
             protocol.reply_sent(total_ms=ask.prev_total_ms)
         return protocol

@@ -7,6 +7,7 @@ In: addresses. Out: a server that OpenPI's clients, and ours, can talk to; see `
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from itertools import cycle
 from typing import Any
 
@@ -55,6 +56,12 @@ class PolicyGateway(PolicyServer):
         """
         settings = gateway or GatewayConfig()
         serving = config or ServerConfig()
+        if serving.dialect not in ("openpi", "none"):
+            raise ConfigError(
+                f"dialect={serving.dialect}: a gateway passes OpenPI's own messages on and translates none. "
+                "Serve that dialect where the policy is."
+            )
+        serving = replace(serving, dialect="none")
         self._upstreams = _connections(upstreams, settings, serving)
         self._gateway = settings
         self._backend_now: GatewayBackend | None = None

@@ -30,6 +30,7 @@ from pi05_websocket.chunks.travel import TravelEstimator
 from pi05_websocket.clock import SYSTEM_CLOCK, Clock
 from pi05_websocket.data import ActionChunk, ActionKind, ExchangeRecord, Float32Array, Observation
 from pi05_websocket.errors import InvalidReply, Pi05WebsocketError, RequestRefused
+from pi05_websocket.policy import reset_policy
 from pi05_websocket.robot.causes import Cause, CauseName, Situation, find_cause
 from pi05_websocket.robot.commands import Commands, Step
 from pi05_websocket.robot.interface import (
@@ -273,6 +274,7 @@ class ActionPlayer:
     def start_episode(self) -> None:
         """Forget every chunk, request and commanded target of the episode before."""
         self.end_episode()
+        reset_policy(self._policy)
         episode = self.scheduler.start_episode()
         self._pending = None
         self._failure = None

@@ -21,19 +21,21 @@ from pi05_websocket.server.connection import (
     LONGEST_WHY,
     OpenConnections,
     facts_of,
+    said_for,
     why_of,
 )
+from pi05_websocket.server.dialect_choice import dialect_name
 from pi05_websocket.server.doorkeeper import Doorkeeper
 from pi05_websocket.server.exposure import shows_tracebacks
 from pi05_websocket.server.keys import RobotKey
 from pi05_websocket.server.records import Closed, Opened, RequestRecord
-from pi05_websocket.server.requests import Answered, Failed, Outcome, Request
+from pi05_websocket.server.requests import Answered, Done, Failed, Outcome, Refused, Request
+from pi05_websocket.wire.dialects import DIALECTS
 from pi05_websocket.wire.protocol import (
     CLOSE_INTERNAL_ERROR,
     TRACEBACK_CLOSE_REASON,
     ServerProtocol,
 )
-from pi05_websocket.wire.refusals import refusal_text
 
 __all__ = ["AsgiConnection", "Client", "Message", "Receive", "Send", "close_reason"]
 
@@ -123,6 +125,7 @@ class AsgiConnection:
             limits=config.limits,
             encoded_images=config.encoded_images,
             deadlines=config.deadlines,
+            dialect=DIALECTS[dialect_name(config, client.path, client.key)],
         )
         self._unanswered = 0
         self._unanswered_bytes = 0
@@ -247,7 +250,7 @@ class AsgiConnection:
                 return
             request, outcome = item
             await self._answer(request, outcome)
-            if isinstance(outcome, Failed):
+            if isinstance(outcome, Failed) and outcome.closes:
                 self._closing = True
                 self._why = f"{CLOSE_INTERNAL_ERROR} {outcome.cause}"
                 self._backend.forget(self)
@@ -262,15 +265,25 @@ class AsgiConnection:
             self.exchanges += 1
             self._protocol.reply_sent(total_ms=_age_ms(request))
         else:
-            text = outcome.text if isinstance(outcome, Failed) else refusal_text(outcome.refusal)
-            sent = text.encode("utf-8", "backslashreplace")
-            self._bytes_out += len(sent)
-            await self._send({"type": "websocket.send", "text": sent.decode()})
-            self.refused += not isinstance(outcome, Failed)
+            await self._send_words(said_for(request, outcome))
+            self.refused += isinstance(outcome, Refused)
         self._unanswered -= 1
         self._unanswered_bytes -= len(request.payload)
-        self._tell(request, outcome)
+        if not isinstance(outcome, Done):
+            self._tell(request, outcome)
         self._look_for_room()
+
+    async def _send_words(self, message: bytes | str | None) -> None:
+        """Send what stands in the place of actions, if anything does."""
+        if message is None:
+            return
+        if isinstance(message, bytes):
+            self._bytes_out += len(message)
+            await self._send({"type": "websocket.send", "bytes": message})
+            return
+        sent = message.encode("utf-8", "backslashreplace")
+        self._bytes_out += len(sent)
+        await self._send({"type": "websocket.send", "text": sent.decode()})
 
     async def _say(self, goodbye: _Goodbye) -> None:
         self._why = self._why or f"{goodbye.code} {goodbye.reason}"
@@ -301,7 +314,7 @@ class AsgiConnection:
         else:
             self._room.set()
 
-    def _tell(self, request: Request, outcome: Outcome) -> None:
+    def _tell(self, request: Request, outcome: Answered | Failed | Refused) -> None:
         if not self._connections.watched:
             return
         facts = facts_of(request, _age_ms(request))

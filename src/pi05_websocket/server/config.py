@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pi05_websocket.errors import ConfigError
+from pi05_websocket.wire.dialects import DialectName
 from pi05_websocket.wire.limits import DecodeLimits
 
 __all__ = ["ServerConfig"]
@@ -133,6 +134,10 @@ class ServerConfig:
     encoded_images: bool = True
     """Announce that images may come as JPEG, and decode them before the policy sees them; clients that do not
     know this send arrays as ever. Off: nothing is added to the metadata, as a stock server."""
+
+    dialect: DialectName | Literal["none"] = "openpi"
+    """How clients are spoken to whose URL path (`/roboarena`, `/v1/realtime/robot/openpi`) and key do not say.
+    none: OpenPI's to everybody, whatever the path."""
 
     stop_timeout_s: float = 10.0
     """Longest time in seconds that a stop waits for the inference under way."""

@@ -19,18 +19,19 @@ from pi05_websocket.server.backend import Backend
 from pi05_websocket.server.bounds import Conduct, too_much
 from pi05_websocket.server.buffers import ReceiveBuffers
 from pi05_websocket.server.config import ServerConfig
+from pi05_websocket.server.dialect_choice import dialect_name
 from pi05_websocket.server.doorkeeper import Doorkeeper
 from pi05_websocket.server.exposure import shows_tracebacks
 from pi05_websocket.server.keys import RobotKey
 from pi05_websocket.server.listening import Gate, bytes_received
 from pi05_websocket.server.records import Closed, Listener, Opened, Record, RequestRecord
-from pi05_websocket.server.requests import Answered, Failed, Outcome, Refused, Request
+from pi05_websocket.server.requests import Answered, Done, Failed, Outcome, Refused, Request
+from pi05_websocket.wire.dialects import DIALECTS
 from pi05_websocket.wire.protocol import (
     CLOSE_INTERNAL_ERROR,
     TRACEBACK_CLOSE_REASON,
     ServerProtocol,
 )
-from pi05_websocket.wire.refusals import refusal_text
 
 __all__ = [
     "CLOSE_GOING_AWAY",
@@ -41,6 +42,7 @@ __all__ = [
     "OpenConnection",
     "OpenConnections",
     "facts_of",
+    "said_for",
     "why_of",
 ]
 
@@ -182,14 +184,16 @@ class Connection(picows.WSListener):  # type: ignore[misc]  # picows is compiled
             self._note(request, outcome)
             self._throttle()
             return
-        text = refusal_text(outcome.refusal) if isinstance(outcome, Refused) else outcome.text
-        self._send(picows.WSMsgType.TEXT, text.encode("utf-8", "backslashreplace"))
+        self._say(said_for(request, outcome))
+        if isinstance(outcome, Done):
+            self._throttle()
+            return
         self._tell_unanswered(request, outcome)
-        if isinstance(outcome, Failed):
+        if isinstance(outcome, Failed) and outcome.closes:
             self._why = f"{CLOSE_INTERNAL_ERROR} {outcome.cause}"
             self.close(CLOSE_INTERNAL_ERROR, TRACEBACK_CLOSE_REASON)
         else:
-            self.refused += 1
+            self.refused += isinstance(outcome, Refused)
             self._throttle()
 
     # ------------------------------------------------------------------------------- picows calls these
@@ -211,6 +215,7 @@ class Connection(picows.WSListener):  # type: ignore[misc]  # picows is compiled
             limits=self._config.limits,
             encoded_images=self._config.encoded_images,
             deadlines=self._config.deadlines,
+            dialect=DIALECTS[dialect_name(self._config, self._path, self._key)],
         )
         self.peer = ":".join(str(part) for part in address[:2])
         if self._forwarded is not None:
@@ -338,6 +343,13 @@ class Connection(picows.WSListener):  # type: ignore[misc]  # picows is compiled
         self._bytes_out += len(message)
         self._ws.send(kind, message)
 
+    def _say(self, message: bytes | str | None) -> None:
+        """Send what stands in the place of actions, if anything does."""
+        if isinstance(message, str):
+            self._send(picows.WSMsgType.TEXT, message.encode("utf-8", "backslashreplace"))
+        elif message is not None:
+            self._send(picows.WSMsgType.BINARY, message)
+
     def _kept(self, payload: memoryview, is_text: bool) -> bytearray | str:
         return str(payload, "utf-8", "replace") if is_text else self._buffers.copy_of(payload)
 
@@ -388,6 +400,15 @@ class Connection(picows.WSListener):  # type: ignore[misc]  # picows is compiled
                 queue_ms=total_ms,
             )
         )
+
+
+def said_for(request: Request, outcome: Failed | Refused | Done) -> bytes | str | None:
+    """Return what is sent in the place of actions, in the client's dialect; None: nothing."""
+    if isinstance(outcome, Done):
+        return outcome.message
+    if isinstance(outcome, Refused):
+        return request.protocol.refusal_message(outcome.refusal, request.tag)
+    return outcome.text if outcome.message is None else outcome.message
 
 
 def why_of(outcome: Failed | Refused) -> str:

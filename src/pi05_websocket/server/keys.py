@@ -20,6 +20,7 @@ import msgspec
 
 from pi05_websocket.errors import ConfigError
 from pi05_websocket.server.sessions import Priority
+from pi05_websocket.wire.dialects import DialectName
 
 __all__ = [
     "KeySet",
@@ -63,6 +64,9 @@ class RobotKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     priority: Priority = "normal"
     """Who goes first while requests wait for the policy."""
+
+    dialect: DialectName | None = None
+    """How its clients talk, where their path does not say; None: as the server is set."""
 
     def opens(self, path: str) -> bool:
         """Whether it opens a path; a query does not count."""

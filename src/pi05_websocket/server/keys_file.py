@@ -17,6 +17,7 @@ from pi05_websocket.errors import ConfigError
 from pi05_websocket.server.keys import KeySet, RobotKey, format_keys, hashed, parse_keys
 from pi05_websocket.server.private_files import alone_in, replace
 from pi05_websocket.server.sessions import Priority
+from pi05_websocket.wire.dialects import DialectName
 
 __all__ = ["add_key", "read_keys", "revoke_key", "rotate_key"]
 
@@ -49,6 +50,7 @@ def add_key(
     requests_per_second: float | None = None,
     paths: tuple[str, ...] = (),
     priority: Priority = "normal",
+    dialect: DialectName | None = None,
 ) -> str:
     """Add a key, to a new file if there is none; return its secret, which is kept nowhere.
 
@@ -72,6 +74,7 @@ def add_key(
             paths=paths,
             requests_per_second=requests_per_second,
             priority=priority,
+            dialect=dialect,
         )
         return KeySet((*keys.keys, key))
 

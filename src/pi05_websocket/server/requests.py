@@ -10,7 +10,7 @@ from pi05_websocket.wire.protocol import ServerProtocol
 from pi05_websocket.wire.realtime import RealtimeRequest
 from pi05_websocket.wire.refusals import Refusal
 
-__all__ = ["Answered", "Asker", "Failed", "Outcome", "Refused", "Request"]
+__all__ = ["Answered", "Asker", "Done", "Failed", "Outcome", "Refused", "Request"]
 
 
 class Asker(Protocol):
@@ -56,6 +56,12 @@ class Request:
     realtime: RealtimeRequest | None = None
     """What the robot says about it; None until it is decoded, and from a stock client."""
 
+    tag: Any = None
+    """What comes back in its answer; known once it is decoded, in dialects that number requests."""
+
+    episode: str | None = None
+    """The episode it belongs to, likewise."""
+
     @property
     def deadline(self) -> float | None:
         """When its answer must leave to be of any use, on the clock of `arrived`; None: whenever."""
@@ -90,11 +96,16 @@ class Answered:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failed:
-    """The error text to send; the connection is closed after it."""
+    """The error to send; the connection is closed after it, where the dialect closes."""
 
     text: str
     cause: str
     """The last line of it, for the log."""
+
+    message: bytes | None = None
+    """What is sent in the place of the text, in dialects whose errors are binary."""
+
+    closes: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,4 +115,14 @@ class Refused:
     refusal: Refusal
 
 
-Outcome = Answered | Failed | Refused
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Done:
+    """A request that asked for no actions, such as a reset."""
+
+    message: bytes | str | None
+    """What to send; None: nothing."""
+
+    begins_episode: bool = False
+
+
+Outcome = Answered | Failed | Refused | Done

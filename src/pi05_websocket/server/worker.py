@@ -13,6 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
+from weakref import WeakKeyDictionary
 
 from pi05_websocket.errors import ObservationError, WireError
 from pi05_websocket.policy import Policy, PolicyRequest, batch_key, session_seed
@@ -21,8 +22,9 @@ from pi05_websocket.server.batching import BatchSettings, batches_ahead, plan_ba
 from pi05_websocket.server.config import ServerConfig
 from pi05_websocket.server.inference import Answer, infer_all, takes_batches
 from pi05_websocket.server.model_time import ModelTimes
-from pi05_websocket.server.requests import Answered, Failed, Outcome, Refused, Request
+from pi05_websocket.server.requests import Answered, Asker, Done, Failed, Outcome, Refused, Request
 from pi05_websocket.server.sessions import Sessions, Waiting
+from pi05_websocket.wire.protocol import Told
 from pi05_websocket.wire.realtime import (
     NO_PREFIX,
     REALTIME_KEY,
@@ -76,6 +78,8 @@ class PolicyWorker:
         # Below: guarded by the lock.
         self._sessions: Sessions[Request, Outcome] = Sessions()
         self._undecoded: deque[_Waiting] = deque()
+        self._episodes: WeakKeyDictionary[Asker, str] = WeakKeyDictionary()
+        """Which episode a connection is in, in dialects that say so."""
         self._times = ModelTimes()
         self._idle = True
         self._paused = False
@@ -192,9 +196,14 @@ class PolicyWorker:
         ):  # arrays are views of it, and policies may write into theirs
             request.payload = bytearray(request.payload)
         try:
-            request.observation, request.realtime = request.protocol.request(request.payload)
-            group = batch_key(self._policy, _for_policy(request, 0.0, 0))
-            hash(group)
+            asked = request.protocol.read(request.payload)
+            if isinstance(asked, Told):
+                answer = Done(message=asked.message, begins_episode=asked.begins_episode)
+            else:
+                request.observation, request.realtime = asked.observation, asked.realtime
+                request.tag, request.episode = asked.tag, asked.session
+                group = batch_key(self._policy, _for_policy(request, 0.0, 0))
+                hash(group)
         except BaseException as exc:  # whatever it is belongs to this request alone
             answer = _failed(request, exc)
         with self._lock:
@@ -255,6 +264,8 @@ class PolicyWorker:
     def _outcomes(self, batch: list[_Waiting]) -> list[tuple[Request, Outcome]]:
         started = self._asked_at = time.perf_counter()
         requests = [waiting.item for waiting in batch]
+        for request in requests:
+            self._note_episode(request)
         answers = infer_all(
             self._policy,
             [
@@ -270,6 +281,14 @@ class PolicyWorker:
             (request, self._outcome(request, answer, started, infer_s, len(batch)))
             for request, answer in zip(requests, answers, strict=True)
         ]
+
+    def _note_episode(self, request: Request) -> None:
+        """Forget what the policy remembers of a connection whose next episode begins."""
+        if request.episode is None:
+            return
+        if self._episodes.get(request.connection, request.episode) != request.episode:
+            request.connection.state.clear()
+        self._episodes[request.connection] = request.episode
 
     def _outcome(
         self, request: Request, answer: Answer, started: float, infer_s: float, batch: int
@@ -290,7 +309,7 @@ class PolicyWorker:
                 ),
             )
         try:
-            message = request.protocol.reply(answer, infer_ms=infer_ms)
+            message = request.protocol.reply(answer, infer_ms=infer_ms, tag=request.tag)
         except BaseException as exc:  # what a policy returned belongs to this request alone
             return _failed(request, exc)
         return Answered(
@@ -306,6 +325,9 @@ class PolicyWorker:
     def _settle(self, sessions: Sequence[Hashable]) -> None:
         """Hand over what is certain. With the lock held, so that the order stays: it only queues a callback."""
         settled = self._sessions.settle(sessions)
+        for waiting in settled:
+            if isinstance(waiting.answer, Done) and waiting.answer.begins_episode:
+                waiting.item.connection.state.clear()
         if settled:
             self._deliver([(waiting.item, _as_outcome(waiting.answer)) for waiting in settled])
 
@@ -374,7 +396,10 @@ def _failed(request: Request, exc: BaseException) -> Failed:
         logger.warning("request refused: %s", cause)
     else:
         logger.error("policy failed: %s", cause, exc_info=exc)
-    return Failed(text=request.protocol.error_text(exc), cause=cause)
+    said = request.protocol.error_message(exc, request.tag)
+    if isinstance(said.message, str):
+        return Failed(text=said.message, cause=cause)
+    return Failed(text=cause, cause=cause, message=said.message, closes=said.closes)
 
 
 def _in_one_line(exc: BaseException) -> str:

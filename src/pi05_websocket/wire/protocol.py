@@ -11,6 +11,9 @@ Rules (openpi `serving/websocket_policy_server.py` @ 15a9616):
    through. It counts as the reply, so the next one is still told apart.
 4. Text to the server is an error too.
 
+Other server families differ in small ways (`wire.dialects`): a message that begins an episode has an answer of
+its own, or none, and an error may be binary. Both count as the reply they stand for.
+
 The client side therefore knows by counting which request a reply belongs to, however late it comes. It loses
 that knowledge only with an unexpected message, which ends the connection (`ProtocolState.CLOSED`).
 """
@@ -29,12 +32,23 @@ from pi05_websocket.errors import (
     ConnectionLost,
     DecodeError,
     IncompatibleServer,
+    InvalidReply,
     Pi05WebsocketError,
     PolicyError,
     RequestRefused,
     ServerError,
 )
 from pi05_websocket.wire import codec
+from pi05_websocket.wire.dialect_robot import read_answer, read_reset_answer
+from pi05_websocket.wire.dialect_server import (
+    NO_ANSWER,
+    Aside,
+    answer,
+    error_answer,
+    metadata_of,
+    unwrap,
+)
+from pi05_websocket.wire.dialects import OPENPI, Dialect, dialect_for
 from pi05_websocket.wire.encoded_images import decode_images, image_announcement
 from pi05_websocket.wire.realtime import (
     NO_PREFIX,
@@ -44,18 +58,21 @@ from pi05_websocket.wire.realtime import (
     realtime_support,
     split_realtime,
 )
-from pi05_websocket.wire.refusals import REFUSED, read_refusal
+from pi05_websocket.wire.refusals import REFUSED, Refusal, read_refusal, refusal_text
 
 __all__ = [
     "CLOSE_INTERNAL_ERROR",
     "CLOSE_NORMAL",
     "TRACEBACK_CLOSE_REASON",
+    "Asked",
     "ClientProtocol",
+    "ErrorMessage",
     "MetadataReceived",
     "ProtocolState",
     "ReplyReceived",
     "RequestFailed",
     "ServerProtocol",
+    "Told",
     "raised",
     "server_error",
 ]
@@ -147,15 +164,28 @@ class ClientProtocol:
     Args:
         limits: What a message may ask for.
         undecoded: Leave replies as they came, for who passes them on.
+        dialect: The server's, by name; `auto`: as it says itself.
+        path: The URL path it was found at.
     """
 
     def __init__(
-        self, *, limits: codec.DecodeLimits = codec.DEFAULT_LIMITS, undecoded: bool = False
+        self,
+        *,
+        limits: codec.DecodeLimits = codec.DEFAULT_LIMITS,
+        undecoded: bool = False,
+        dialect: str = OPENPI.name,
+        path: str = "/",
     ) -> None:
+        self.dialect = OPENPI
+        """The server's, from its metadata on."""
         self.state = ProtocolState.AWAITING_METADATA
         self.error: Pi05WebsocketError | None = None
         """Why the conversation is over, once `state` is CLOSED."""
+        self._chosen = dialect
+        self._path = path
         self._outstanding: deque[int] = deque()
+        self._resets: set[int] = set()
+        """Those of them that begin an episode."""
         self._answered = False
         self._limits = limits
         self._undecoded = undecoded
@@ -168,8 +198,12 @@ class ClientProtocol:
         """Numbers of the unanswered requests, oldest first."""
         return tuple(self._outstanding)
 
-    def request_sent(self, seq: int) -> None:
+    def request_sent(self, seq: int, *, reset: bool = False) -> None:
         """Note that request `seq` goes out now. The caller must send its bytes before any later request's.
+
+        Args:
+            seq: Its number.
+            reset: It begins an episode. Not to be noted where the dialect has no answer to that.
 
         Raises:
             AssertionError: If the server has not introduced itself yet.
@@ -177,6 +211,8 @@ class ClientProtocol:
         if self.state is not ProtocolState.READY:
             raise AssertionError(f"request {seq} sent while {self.state.value}")
         self._outstanding.append(seq)
+        if reset:
+            self._resets.add(seq)
 
     def receive(self, payload: Buffer | str) -> list[Event]:
         """Take one whole message, `str` for text and bytes for binary; return what it means.
@@ -189,6 +225,8 @@ class ClientProtocol:
             return self._receive_metadata(payload)
         if not self._outstanding:
             return self._end(self._unasked("text" if isinstance(payload, str) else "binary"))
+        if self._outstanding[0] in self._resets:
+            return self._receive_reset_answer(payload)
         if isinstance(payload, str):
             return self._receive_error_text(payload)
         return self._receive_reply(payload)
@@ -240,29 +278,43 @@ class ClientProtocol:
                     f"expected OpenPI's metadata (a map) as the first message, got {type(metadata).__name__}"
                 )
             )
+        self.dialect = dialect_for(self._chosen, metadata, self._path)
         self.state = ProtocolState.READY
         return [MetadataReceived(metadata)]
+
+    def _receive_reset_answer(self, payload: Buffer | str) -> list[Event]:
+        seq = self._outstanding[0]
+        self._resets.discard(seq)
+        try:
+            told = payload if isinstance(payload, str) else codec.decode(payload, self._limits)
+            read_reset_answer(self.dialect, told)
+        except PolicyError as exc:
+            if isinstance(payload, str):
+                return self._receive_error_text(payload)
+            return [RequestFailed(self._outstanding.popleft(), exc)]
+        except DecodeError as exc:
+            return [RequestFailed(self._outstanding.popleft(), exc)]
+        return [ReplyReceived(self._outstanding.popleft(), None, len(payload))]
 
     def _receive_error_text(self, text: str) -> list[Event]:
         failed: list[Event] = [RequestFailed(self._outstanding.popleft(), server_error(text))]
         if text.startswith(REFUSED):
             return failed
         # Stock servers close right after this frame (rule 3): what else was pipelined is lost with it.
-        return failed + self._end(
-            ConnectionLost(
-                "the server closes after an error",
-                code=CLOSE_INTERNAL_ERROR,
-                reason=TRACEBACK_CLOSE_REASON,
-            )
-        )
+        return failed + self._end(_closed_after_an_error())
 
     def _receive_reply(self, payload: Buffer) -> list[Event]:
         seq = self._outstanding.popleft()
         try:
             reply = payload if self._undecoded else codec.decode(payload, self._limits)
-        except DecodeError as exc:
+            if self.dialect is not OPENPI and not self._undecoded:
+                reply = read_answer(self.dialect, reply)
+        except (DecodeError, PolicyError, InvalidReply) as exc:
             # The frame is whole, so counting still works: only this reply is bad.
-            return [RequestFailed(seq, exc)]
+            failed: list[Event] = [RequestFailed(seq, exc)]
+            if isinstance(exc, PolicyError) and self.dialect.errors == "traceback":
+                failed += self._end(_closed_after_an_error())
+            return failed
         self._answered = True
         return [ReplyReceived(seq, reply, len(payload))]
 
@@ -272,6 +324,35 @@ class ClientProtocol:
         failed: list[Event] = [RequestFailed(seq, error) for seq in self._outstanding]
         self._outstanding.clear()
         return failed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What a request asks for: actions for an observation."""
+
+    observation: dict[str, Any]
+    realtime: RealtimeRequest | None = None
+    tag: Any = None
+    """Comes back in the answer, in dialects that number requests."""
+
+    session: str | None = None
+    """The episode it belongs to, in dialects that say so."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """A request that asks for no actions, such as a reset, and its answer: text, bytes, or none at all."""
+
+    message: bytes | str | None
+    begins_episode: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErrorMessage:
+    """What is sent for a failed request, and whether the connection ends with it."""
+
+    message: bytes | str
+    closes: bool
 
 
 class ServerProtocol:
@@ -286,6 +367,7 @@ class ServerProtocol:
         encoded_images: Whether to announce that images may come as JPEG, and to decode them. Announced and
             decoded here alone, so that the two cannot differ.
         deadlines: Whether to announce that requests may say under `_rt` until when their answer is of use.
+        dialect: The client's. In any but OpenPI's nothing of ours is announced or read.
     """
 
     def __init__(
@@ -296,7 +378,12 @@ class ServerProtocol:
         limits: codec.DecodeLimits = codec.DEFAULT_LIMITS,
         encoded_images: bool = False,
         deadlines: bool = False,
+        dialect: Dialect = OPENPI,
     ) -> None:
+        self.dialect = dialect
+        if dialect is not OPENPI:
+            encoded_images = deadlines = False
+            metadata = metadata_of(dialect, _without_additions(metadata))
         said = dict(metadata)
         if encoded_images:
             said |= image_announcement()
@@ -309,6 +396,7 @@ class ServerProtocol:
         self._debug = debug
         self._limits = limits
         self._prev_total_ms: float | None = None
+        self._has_history = False
 
     @property
     def reads_realtime(self) -> bool:
@@ -349,8 +437,32 @@ class ServerProtocol:
             observation = decode_images(observation, self._limits)
         return split_realtime(observation) if self._reads_realtime else (observation, None)
 
-    def reply(self, result: Mapping[str, Any], *, infer_ms: float) -> bytes:
+    def read(self, payload: Buffer | str) -> Asked | Told:
+        """Say what one request asks for, in the client's dialect.
+
+        Raises:
+            DecodeError: As `request`, or it is no message of the dialect.
+        """
+        observation, realtime = self.request(payload)
+        if self.dialect is OPENPI:
+            return Asked(observation=observation, realtime=realtime)
+        said = unwrap(self.dialect, observation)
+        if isinstance(said, Aside):
+            self._has_history = (
+                self._has_history or said.gives_history
+            ) and not said.begins_episode
+            told = None if said.answer is NO_ANSWER else said.answer
+            message = told if told is None or isinstance(told, str) else codec.encode(told)
+            return Told(message=message, begins_episode=said.begins_episode)
+        return Asked(observation=said.observation, tag=said.tag, session=said.session)
+
+    def reply(self, result: Mapping[str, Any], *, infer_ms: float, tag: Any = None) -> bytes:
         """Encode one answer with OpenPI's `server_timing`; the policy's own dict stays as it is.
+
+        Args:
+            result: The policy's.
+            infer_ms: How long it took.
+            tag: The request's.
 
         Raises:
             EncodeError: If the result holds something the wire cannot carry.
@@ -358,7 +470,11 @@ class ServerProtocol:
         timing: dict[str, float] = {"infer_ms": infer_ms}
         if self._prev_total_ms is not None:
             timing["prev_total_ms"] = self._prev_total_ms
-        return codec.encode({**result, "server_timing": timing})
+        if self.dialect is OPENPI:
+            return codec.encode({**result, "server_timing": timing})
+        return codec.encode(
+            answer(self.dialect, result, timing=timing, tag=tag, has_history=self._has_history)
+        )
 
     def reply_sent(self, *, total_ms: float) -> None:
         """Note the time from receiving the last request to having sent its reply."""
@@ -375,9 +491,41 @@ class ServerProtocol:
         short.__notes__ = None
         return list(short.format_exception_only())[-1]
 
+    def error_message(self, error: BaseException, tag: Any = None) -> ErrorMessage:
+        """Return what is sent for a failed request, in the client's dialect.
+
+        Args:
+            error: Why.
+            tag: The request's, as far as it is known.
+        """
+        text = self.error_text(error)
+        said = error_answer(self.dialect, text.strip(), tag)
+        if said is None:
+            return ErrorMessage(message=text, closes=True)
+        return ErrorMessage(message=codec.encode(said), closes=self.dialect.errors == "traceback")
+
+    def refusal_message(self, refusal: Refusal, tag: Any = None) -> bytes | str:
+        """Return what is sent for a request that was not let through; the connection stays."""
+        text = refusal_text(refusal)
+        said = error_answer(self.dialect, text, tag)
+        return text if said is None else codec.encode(said)
+
     def passed_on(self, error: ServerError) -> str:
         """Return the text frame for an error that another server answered with: its own text.
 
         Without `debug` the line that says what was raised, as in `error_text`.
         """
         return error.detail if self._debug else f"{raised(error.detail) or 'server error'}\n"
+
+
+def _without_additions(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Return metadata without the keys that this project adds to OpenPI's."""
+    return {key: value for key, value in metadata.items() if not str(key).startswith("_")}
+
+
+def _closed_after_an_error() -> ConnectionLost:
+    return ConnectionLost(
+        "the server closes after an error",
+        code=CLOSE_INTERNAL_ERROR,
+        reason=TRACEBACK_CLOSE_REASON,
+    )

@@ -324,6 +324,31 @@ def test_robots_of_a_policy_that_is_gone_are_told_to_connect_again(world: Any) -
 # ------------------------------------------------------------------------------------------- when one fails
 
 
+def test_who_comes_back_while_the_last_one_is_frozen_is_asked(world: Any) -> None:
+    """One answered and froze while the other was away: nobody waits for it once the other is there."""
+    frozen = Gate("frozen")
+    one = world.upstream(Echo("other"), **AS_STOCK)
+    port = one.port
+    one.close()
+    gateway = world.gateway(
+        world.upstream(frozen, **AS_STOCK),
+        f"ws://127.0.0.1:{port}",
+        ready=1,
+        gateway={"upstream_timeout_s": 0.2, "upstream_connections": 1},
+    )
+    frozen.let_through()
+    assert world.robot(gateway).infer({"number": 1})["by"] == "frozen"
+    lost = world.robot(gateway).submit({"number": 2})
+    frozen.entered.acquire(timeout=10)
+    frozen.entered.acquire(timeout=10)
+    reach(lambda: not gateway._backend_now._pool.balancer.standings[0].sound)
+    world.upstream(Echo("other"), port, **AS_STOCK)
+    reach(lambda: gateway.upstreams[1].usable)
+    assert world.robot(gateway).infer({"number": 3})["by"] == "other"
+    assert lost.result(10).value["by"] == "other"
+    frozen.let_through()
+
+
 def test_every_upstream_becomes_known_though_one_robot_asks(world: Any) -> None:
     """A copy of its request warms the other one up."""
     one, other = Echo("a"), Echo("b")

@@ -19,11 +19,12 @@ TLS = {"tls_cert": "c", "tls_key": "k"}
     [
         ({}, {}, None),
         ({"ops_host": "0.0.0.0"}, {}, "no keys (--ops-admin-key-file"),
-        ({"ops_host": "0.0.0.0"}, {}, "TLS (--tls-cert"),
+        ({"ops_host": "0.0.0.0"}, {}, "TLS (--tls auto, or --tls-cert"),
         ({"ops_host": "0.0.0.0"}, {"insecure": True}, None),
         ({"ops_host": ""}, TLS, "at every interface, and it has no keys"),
         ({"ops_host": "10.0.0.1", "ops_admin_key_file": "f"}, {}, "it has no TLS"),
         ({"ops_host": "10.0.0.1", "ops_admin_key_file": "f"}, TLS, None),
+        ({"ops_host": "10.0.0.1", "ops_admin_key_file": "f"}, {"tls": "auto"}, None),
         ({"ops_host": "10.0.0.1", "ops_admin_key_file": "f"}, {"behind_proxy": True}, None),
         ({"ops_host": "0.0.0.0", "ops_admin_key_file": "f"}, {"behind_proxy": True}, "no TLS"),
     ],

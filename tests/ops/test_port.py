@@ -34,6 +34,16 @@ OBSERVATION = {
 OpenSite = Callable[..., Any]
 
 
+def test_the_servers_own_certificate_is_used_here_too(tmp_path: Path) -> None:
+    """`--tls auto` is one certificate for both ports."""
+    config = ServerConfig(tls="auto", tls_folder=str(tmp_path))
+    with make_ops_port(OpsConfig(ops_port=0), config, policy="steps") as port:
+        assert port.url.startswith("https://")
+        trusted = ssl.create_default_context(cafile=str(tmp_path / "ca.pem"))
+        with urllib.request.urlopen(port.url + "healthz", context=trusted, timeout=10) as answer:
+            assert answer.read() == b"OK\n"
+
+
 # --------------------------------------------------------------------------------------------- health
 
 

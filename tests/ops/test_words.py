@@ -70,6 +70,7 @@ def test_an_error_type_is_always_one_short_word(why: str) -> None:
         (f"1001 {DISCONNECTED}", "operator"),
         ("1002 a continuation of no message", "protocol"),
         ("1008 the key arm was revoked or replaced, or has expired", "key"),
+        ("1008 a message that took longer than 60 s to come", "bounds"),
         ("1009 a message of more than 5 bytes", "too_big"),
         ("1011 KeyError: 'x'", "failed"),
         ("lost: no goodbye", "lost"),

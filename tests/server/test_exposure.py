@@ -65,6 +65,8 @@ def test_who_is_there(host: str, loopback: bool, private: bool) -> None:
         ("0.0.0.0", {"keys": "f", **TLS}, []),
         ("0.0.0.0", {"tls_client_ca": "a", **TLS}, []),
         ("10.0.0.5", {"behind_proxy": True}, ["keys"]),
+        ("127.0.0.1", {"behind_proxy": True}, ["keys"]),
+        ("127.0.0.1", {"behind_proxy": True, "keys": "f"}, []),
         ("10.0.0.5", {"behind_proxy": True, "keys": "f"}, []),
     ],
 )
@@ -137,7 +139,12 @@ def test_any_text_is_an_address_or_a_name(host: str) -> None:
         ("0.0.0.0", {}, "NOT SAFE: other computers can reach 0.0.0.0"),
         ("0.0.0.0", {"insecure": True}, None),
         ("127.0.0.1", {}, None),
-        ("127.0.0.1", {"behind_proxy": True}, "TLS ends at a proxy"),
+        (
+            "127.0.0.1",
+            {"behind_proxy": True},
+            "NOT SAFE: other computers can reach 127.0.0.1 through",
+        ),
+        ("127.0.0.1", {"behind_proxy": True, "insecure": True}, "TLS ends at a proxy"),
     ],
 )
 def test_from_python_it_is_said_in_the_log(

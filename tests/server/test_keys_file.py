@@ -43,6 +43,15 @@ def test_a_new_key_opens_and_its_secret_is_kept_nowhere(file: Path) -> None:
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="no such modes there")
+def test_an_edited_file_stays_as_readable_as_it_was(file: Path) -> None:
+    """The server may be another user of the file's group: it must read that a key is revoked."""
+    add_key(file, "arm", NOW)
+    file.chmod(0o640)
+    revoke_key(file, "arm")
+    assert stat.S_IMODE(file.stat().st_mode) == 0o640
+
+
 def test_rotating_keeps_what_the_key_opens(file: Path) -> None:
     """Another secret, the same rights; the old secret opens nothing."""
     old = add_key(file, "arm", NOW, requests_per_second=5.0)

@@ -50,6 +50,8 @@ class _Errand:
 
     waiting: _Waiting | None
     timer: asyncio.TimerHandle
+    told: bool = False
+    """Whether its upstream has been noted as one that does not answer."""
 
 
 class GatewayBackend:
@@ -236,7 +238,9 @@ class GatewayBackend:
                 heads, now, _always(self._pool.expected_s(now)), BatchSettings(max_batch=vacancies)
             )
             self._refuse(plan.late, now)
-            if not all(self._send(waiting, now) for waiting in plan.batch) or not plan.late:
+            # All of them are tried: one that has to avoid an upstream keeps nobody else from it.
+            sent = [self._send(waiting, now) for waiting in plan.batch]
+            if not all(sent) or not plan.late:
                 return
 
     def _send(self, waiting: _Waiting, now: float) -> bool:
@@ -296,6 +300,12 @@ class GatewayBackend:
             self._finish(errand.waiting, self._overdue(errand.waiting, now))
         else:
             errand.timer = self._loop.call_later(_LOOK_AGAIN_S, self._look_at, link)
+            waits_s = now - link.sent_at
+            if not errand.told and waits_s > self._pool.balancer.longest_s(link.number):
+                # Nobody else is known to answer; from now on it is not, either, and whoever comes is asked.
+                errand.told = True
+                self._pool.failed(link, now, f"no reply within {waits_s:.2f} s")
+                self._dispatch()
 
     def _give_up(self, link: Link, now: float) -> None:
         self._take(link)

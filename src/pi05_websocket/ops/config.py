@@ -49,8 +49,8 @@ class OpsConfig:
                 "keys (--ops-admin-key-file FILE, made with pi05-websocket keys add NAME --file FILE)"
             )
         behind_proxy = server.behind_proxy and is_private(self.ops_host)
-        if server.tls_cert is None and not behind_proxy:
-            missing.append("TLS (--tls-cert FILE --tls-key FILE)")
+        if not server.encrypted and not behind_proxy:
+            missing.append("TLS (--tls auto, or --tls-cert FILE --tls-key FILE)")
         if not missing:
             return None
         return (

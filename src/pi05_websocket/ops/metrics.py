@@ -114,7 +114,7 @@ METRICS: tuple[Metric, ...] = (
     _metric(
         "counter",
         "deadline_misses",
-        "Requests answered too late to be of use, as far as robots state deadlines",
+        "Requests answered when the arm had to hold already, as far as robots say how long their rows last",
         lambda r: _one(r.statistics.counts.misses),
     ),
     _metric(
@@ -186,8 +186,8 @@ METRICS: tuple[Metric, ...] = (
     _metric(
         "counter",
         "connections_closed",
-        "Robots that went: `goodbye`, `lost`, `failed`, `key`, `operator`, `stopping`, `protocol`, `too_big`, "
-        "`other`",
+        "Robots that went: `goodbye`, `lost`, `failed`, `key`, `bounds`, `operator`, `stopping`, `protocol`, "
+        "`too_big`, `other`",
         lambda r: _by_name(r.statistics.counts.closed),
         "reason",
     ),

@@ -26,6 +26,7 @@ from pi05_websocket.ops.web import OpsPages
 from pi05_websocket.server.app import why_not
 from pi05_websocket.server.config import ServerConfig
 from pi05_websocket.server.doorkeeper import Doorkeeper
+from pi05_websocket.server.own_certificate import with_its_files
 from pi05_websocket.server.records import Listener
 from pi05_websocket.server.tls import Certificate
 
@@ -73,7 +74,8 @@ class OpsPort:
         self._config = config
         self._doorkeeper = Doorkeeper(config.ops_admin_key_file)
         # Whoever may come in has a key here; a browser seldom has a certificate.
-        self._certificate = Certificate(replace(server_config, tls_client_ca=None))
+        with_files, _ = with_its_files(server_config, config.ops_host)  # the server renews them
+        self._certificate = Certificate(replace(with_files, tls_client_ca=None))
         self._watch = Watch(
             policy,
             can_act=config.ops_admin_key_file is not None,

@@ -85,7 +85,7 @@ class Figures:
     asked: int = 0
     answered: int = 0
     missed: int = 0
-    """Answered, but too late to be of use."""
+    """Answered, but so late that the arm had to hold."""
 
     failed: int = 0
     refused: dict[str, int] = field(default_factory=dict)
@@ -99,7 +99,7 @@ class Figures:
     p99_ms: float | None = None
 
     due_ms: float | None = None
-    """The last that it stated: for how long an answer is of use, from its arrival here."""
+    """The last that it stated: how long its rows last, from its request's arrival here."""
 
     batch: float | None = None
     """Requests in an inference, on average."""

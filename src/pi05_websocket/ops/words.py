@@ -67,6 +67,8 @@ def closing_reason(why: str) -> str:
         return "stopping"
     if code == "lost:":
         return "lost"
+    if code == "1008" and not text.startswith("the key "):
+        return "bounds"
     return _BY_CODE.get(code, "other")
 
 

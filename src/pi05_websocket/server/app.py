@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import errno
 import logging
 import secrets
@@ -19,7 +18,6 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from datetime import UTC, datetime
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -30,7 +28,7 @@ from pi05_websocket.server.config import ServerConfig
 from pi05_websocket.server.exposure import not_behind_a_proxy, why_not_safe
 from pi05_websocket.server.failed_handshakes import told_in_a_line
 from pi05_websocket.server.operator import Operator
-from pi05_websocket.server.own_certificate import OwnCertificate
+from pi05_websocket.server.own_certificate import with_its_files
 from pi05_websocket.server.records import Listener
 from pi05_websocket.server.service import Service
 from pi05_websocket.server.worker import PolicyWorker
@@ -87,17 +85,7 @@ class PolicyServer:
         wrong = not_behind_a_proxy(self._host, self._config)
         if wrong is not None:
             raise ConfigError(wrong)
-        self._own: OwnCertificate | None = None
-        if self._config.tls == "auto":
-            folder = self._config.tls_folder
-            self._own = OwnCertificate(None if folder is None else Path(folder), host)
-            self._config = dataclasses.replace(
-                self._config,
-                tls="files",
-                tls_folder=None,
-                tls_cert=str(self._own.certificate),
-                tls_key=str(self._own.key),
-            )
+        self._config, self._own = with_its_files(self._config, host)
         self._service: Service | None = None
         self._thread: threading.Thread | None = None
 

@@ -40,7 +40,7 @@ def why_not_safe(host: str, config: ServerConfig) -> str | None:
 
     They must be known, by a key or a certificate, and what travels must be encrypted, here or by a proxy.
     """
-    if is_loopback(host):
+    if is_loopback(host) and not config.behind_proxy:
         return None
     missing = []
     if config.keys is None and config.tls_client_ca is None:
@@ -49,8 +49,9 @@ def why_not_safe(host: str, config: ServerConfig) -> str | None:
         missing.append("TLS (--tls auto, --tls-cert FILE --tls-key FILE, or --behind-proxy)")
     if not missing:
         return None
+    where = f"{host} through its proxy" if is_loopback(host) else host or "every interface"
     return (
-        f"other computers can reach {host or 'every interface'}, and the server has no "
+        f"other computers can reach {where}, and the server has no "
         f"{' and no '.join(missing)}. On a network you trust, say --insecure."
     )
 

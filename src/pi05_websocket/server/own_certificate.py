@@ -12,6 +12,7 @@ public key. Blocks for as long as a disk does; what the certificates say is `cer
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import ipaddress
 import logging
@@ -22,9 +23,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from pi05_websocket.errors import ConfigError
+from pi05_websocket.server.config import ServerConfig
 from pi05_websocket.server.private_files import alone_in, replace
 
-__all__ = ["OwnCertificate", "check_can_make_certificates", "default_folder", "names_of"]
+__all__ = [
+    "OwnCertificate",
+    "check_can_make_certificates",
+    "default_folder",
+    "names_of",
+    "with_its_files",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -169,3 +177,22 @@ def _own_names() -> list[str]:
         except OSError:
             continue  # no route, or no such family
     return found
+
+
+def with_its_files(config: ServerConfig, host: str) -> tuple[ServerConfig, OwnCertificate | None]:
+    """Return the settings with the files of `tls=auto` named in them, and what renews those.
+
+    Raises:
+        ConfigError: If they cannot be made.
+    """
+    if config.tls != "auto":
+        return config, None
+    own = OwnCertificate(None if config.tls_folder is None else Path(config.tls_folder), host)
+    with_files = dataclasses.replace(
+        config,
+        tls="files",
+        tls_folder=None,
+        tls_cert=str(own.certificate),
+        tls_key=str(own.key),
+    )
+    return with_files, own

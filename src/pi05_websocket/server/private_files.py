@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Files that only the server's user reads, written so that a reader never sees half of one.
 
-In: a path and bytes. Out: the file, of mode 0600. Blocks for as long as a disk does; any thread.
+In: a path and bytes. Out: the file, of mode 0600, or of the mode of the one before it. Blocks for as
+long as a disk does; any thread.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -33,7 +35,11 @@ def alone_in(folder: Path) -> Iterator[None]:
 
 
 def replace(path: Path, text: bytes) -> None:
-    """Put a new file of mode 0600 in the place of the old one, in one step."""
+    """Put a new file in the place of the old one, in one step.
+
+    It is the old one's owner's, and as readable as that was: the server may be another user than who edits.
+    Without an old one its mode is 0600.
+    """
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
@@ -42,7 +48,8 @@ def replace(path: Path, text: bytes) -> None:
             os.fsync(file.fileno())
         with contextlib.suppress(OSError, AttributeError):  # no old one, not ours to give, Windows
             old = os.stat(path)
-            os.chown(name, old.st_uid, old.st_gid)  # the server may be another user than who edits
+            os.chown(name, old.st_uid, old.st_gid)
+            os.chmod(name, stat.S_IMODE(old.st_mode))
         os.replace(name, path)
     except BaseException:
         with contextlib.suppress(OSError):

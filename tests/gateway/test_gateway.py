@@ -321,6 +321,22 @@ def test_robots_of_a_policy_that_is_gone_are_told_to_connect_again(world: Any) -
     assert robot.get_server_metadata()["fingerprint"] == "2"
 
 
+def test_who_waits_gets_no_plan_of_another_policy(world: Any) -> None:
+    """Asked while its policy was away, and then another one came in its place."""
+    first = world.upstream(Echo("a", {"fingerprint": "1"}))
+    gateway = world.gateway(first)
+    robot = world.robot(gateway)
+    assert robot.infer({"number": 1})["by"] == "a"
+    port = first.port
+    first.close()
+    reach(lambda: not gateway.upstreams[0].usable)
+    waits = robot.submit({"number": 2})
+    reach(lambda: gateway._backend_now.waiting == 1)
+    world.upstream(Echo("b", {"fingerprint": "2"}), port)
+    with pytest.raises(PolicyError, match="replaced by another one"):
+        waits.result(20)
+
+
 # ------------------------------------------------------------------------------------------- when one fails
 
 

@@ -159,7 +159,12 @@ class GatewayBackend:
     # ------------------------------------------------------------------------------------ the pool tells this
 
     def upstreams_changed(self) -> None:
-        """Ask whoever has come."""
+        """Ask whoever has come; who waits for a policy that is gone is told so."""
+        for session in [waiting.session for waiting in self._sessions.heads()]:
+            for waiting in self._sessions.line(session):
+                if not self._is_up_to_date(waiting.item.request):
+                    waiting.answer = outcomes.outdated(waiting.item.request)
+            self._settle([session])
         self._dispatch()
 
     def upstream_answered(self, link: Link, reply: bytes | ServerError) -> None:

@@ -122,6 +122,10 @@ class Sessions(Generic[T, A]):
         """Return the requests that may be taken: decoded, first in their line, nothing of it under way."""
         return [first for first in self._firsts() if first.ready and first.answer is None]
 
+    def line(self, session: Hashable) -> list[Waiting[T, A]]:
+        """Return what waits for this connection, the first one first."""
+        return list(self._requests(session))
+
     def overdue(self, now: float, bound_s: float) -> list[Waiting[T, A]]:
         """Return those that nobody has taken since `bound_s`; the first one of each line."""
         return [

@@ -41,8 +41,8 @@ _library_logger = logging.getLogger("pi05_websocket.client.picows")
 _library_logger.setLevel(logging.WARNING)
 
 _NO_WEBSOCKET = (
-    "accepts connections but gives no WebSocket answer. Another service, or a tunnel to a port where nothing "
-    "listens?"
+    "accepts connections but gives no WebSocket answer. A server that wants wss://, another service, or a "
+    "tunnel to a port where nothing listens?"
 )
 
 _LONGEST_WORDS = 300

@@ -114,4 +114,4 @@ class Doorkeeper:
         self._buckets = {
             name: bucket for name, bucket in self._buckets.items() if self._keys.named(name)
         }
-        logger.info("keys read again from %s: %d", self._path, len(self._keys.keys))
+        logger.info("keys read again from %s: there are %d now", self._path, len(self._keys.keys))

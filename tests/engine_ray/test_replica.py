@@ -266,5 +266,8 @@ def test_the_longest_silent_is_forgotten_first(most: int, expected: list[int]) -
         sessions = ("a", "b", "a", "c", "b", "a")
         seen = [(await ask(replica, 1, session=session))[1]["seen"] for session in sessions]
         assert seen == expected
+        assert replica._serving is not None
+        # The planner keeps nothing of those that are forgotten either.
+        assert len(replica._serving.worker._sessions._lines) == min(most, 3)
 
     run({"remembering": Remembering()}, script, most_sessions=most)

@@ -22,6 +22,15 @@ def test_tls_ends_before_it() -> None:
     """Ray's HAProxy has none, and to say nothing would be to serve without."""
     with pytest.raises(ConfigError, match="HTTP only"):
         engine(tls_cert="cert.pem", tls_key="key.pem")
+    with pytest.raises(ConfigError, match="HTTP only"):
+        engine(tls="auto", keys="keys.json")
+
+
+def test_paths_of_one_name_are_refused() -> None:
+    """Else the last policy would answer at both."""
+    options = RayOptions(also=("/a/b=m:f", "/a-b=m:g"))
+    with pytest.raises(ConfigError, match="policy-a-b, policy-a-b"):
+        RayEngine("m:f", "127.0.0.1", 0, ServerConfig(), options, print)
 
 
 def test_a_port_is_found() -> None:

@@ -254,6 +254,15 @@ def test_nobody_starves(robots: list[Robot], max_batch: int) -> None:
             assert max(waits) < 4.0 + 2 * cost(max_batch) * len(robots)
 
 
+def test_who_is_refused_again_and_again_goes_up_a_class() -> None:
+    """A robot that asks anew each time has waited since its first request in vain."""
+    high = Waiting(item="high", session=1, arrived=100.0, ready=True, priority=0, due=100.3)
+    low = Waiting(item="low", session=2, arrived=99.9, ready=True, priority=2, due=100.2)
+    low.since = 95.0
+    plan = plan_batch([high, low], 100.0, lambda _group, _size: 0.02, BatchSettings(max_batch=1))
+    assert [waiting.item for waiting in plan.batch] == ["low"]
+
+
 def test_under_overload_robots_are_served_alike() -> None:
     """Twice as many as can be served: each gets its share, late ones are told, and no batch is wasted."""
     robots = [

@@ -174,6 +174,8 @@ class PolicyReplica:
             for old, idle in list(self._sessions.items())[:excess]:
                 if not idle.waiting:
                     del self._sessions[old]
+                    if self._serving is not None:
+                        self._serving.worker.forget(idle)
         self._sessions.move_to_end(name)
         return session
 

@@ -58,13 +58,19 @@ class RayEngine:
         Raises:
             ConfigError: The settings cannot be had with Ray.
         """
-        if config.tls_cert or config.tls_client_ca:
+        if config.encrypted or config.tls_client_ca:
             raise ConfigError(
                 "--engine ray has no TLS of its own: Ray's HAProxy speaks HTTP only. Put a proxy before it "
                 "that ends TLS, and say --behind-proxy."
             )
         if config.keys is not None:  # other processes read it, with other working folders
             config = replace(config, keys=str(Path(config.keys).expanduser().resolve()))
+        names = [POLICY_APPLICATION, *map(application_named, options.more)]
+        if len(set(names)) < len(names):
+            raise ConfigError(
+                f"--also {', '.join(options.more)}: expected paths that differ in letters and digits, "
+                f"got applications {', '.join(names)}"
+            )
         self._paths = {"/": POLICY_APPLICATION} | {
             path: application_named(path) for path in options.more
         }

@@ -39,7 +39,8 @@ _LEAST_AFFORDED_S = 0.1
 """And the least that any counts for: one that is out of rows must not outweigh all others."""
 
 _PROMOTED_AFTER_S = 2.0
-"""After so long a request goes up a class, and after twice as long two."""
+"""After so long without an answer a robot goes up a class, and after twice as long two. A newer observation
+in the place of the last one does not begin anew."""
 
 _NEVER = float("inf")
 
@@ -119,7 +120,7 @@ def _must_end_by(request: Waiting[Any, Any], now: float, expect: Expect) -> floa
 
 
 def _rank(request: Waiting[Any, Any], now: float) -> int:
-    promoted = int((now - request.arrived) / _PROMOTED_AFTER_S)
+    promoted = int((now - request.since) / _PROMOTED_AFTER_S)
     return max(request.priority - promoted, 0)
 
 

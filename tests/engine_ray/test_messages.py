@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from pi05_websocket.engine_ray.messages import Answer, Ask, Description, reads_refusals
-from pi05_websocket.server.requests import Answered, Failed, Outcome, Refused
+from pi05_websocket.server.requests import Answered, Done, Failed, Outcome, Refused
 from pi05_websocket.wire import codec
 from pi05_websocket.wire.realtime import RealtimeRequest, with_realtime
 from pi05_websocket.wire.refusals import Refusal
@@ -18,6 +18,10 @@ from pi05_websocket.wire.refusals import Refusal
     [
         Answered(message=b"reply", queue_ms=1.0, infer_ms=2.0, batch=3),
         Failed(text="KeyError: x", cause="KeyError: x"),
+        Failed(text="KeyError: x", cause="KeyError: x", message=b"typed", closes=False),
+        Done(message=None, begins_episode=True),
+        Done(message="reset successful", begins_episode=True),
+        Done(message=b"pong"),
         Refused(refusal=Refusal(kind="late", text="too late", retry_after_s=0.5)),
         Refused(refusal=Refusal(kind="superseded", text="newer")),
     ],

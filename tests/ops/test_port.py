@@ -36,6 +36,8 @@ OpenSite = Callable[..., Any]
 
 def test_the_servers_own_certificate_is_used_here_too(tmp_path: Path) -> None:
     """`--tls auto` is one certificate for both ports."""
+    for package, extra in (("starlette", "ops"), ("uvicorn", "ops"), ("cryptography", "tls")):
+        pytest.importorskip(package, reason=f"needs the extra {extra}")
     config = ServerConfig(tls="auto", tls_folder=str(tmp_path))
     with make_ops_port(OpsConfig(ops_port=0), config, policy="steps") as port:
         assert port.url.startswith("https://")

@@ -91,12 +91,17 @@ class Cluster:
         raise AssertionError(f"no {count} replicas of {application}: {states}")
 
 
-@pytest.fixture(scope="session")
-def cluster() -> Iterator[Cluster]:
-    """Ray Serve with two policy replicas and two ingress replicas."""
+@pytest.fixture(scope="session", autouse=True)
+def rays_environment() -> None:
+    """What Ray reads when it is first imported, which any test of this folder may do, in any order."""
     environment.prepare(os.environ)
     os.environ["RAY_DEDUP_LOGS"] = "1"
     os.environ["RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S"] = "2"
+
+
+@pytest.fixture(scope="session")
+def cluster(rays_environment: None) -> Iterator[Cluster]:
+    """Ray Serve with two policy replicas and two ingress replicas."""
     path = [str(BENCHMARKS), *filter(None, [os.environ.get("PYTHONPATH")])]
     os.environ["PYTHONPATH"] = os.pathsep.join(path)
     with warnings.catch_warnings():

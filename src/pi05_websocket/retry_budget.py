@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """How often something may be asked for a second time: a share of all requests, and a burst. Pure.
 
-In: each request, each wish to ask again. Out: yes or no. The gateway and the robot's pool have one each.
+In: each request, each wish to ask again. Out: yes or no.
+The gateway, the ingress on Ray and the robot's pool have one each.
 """
 
 from __future__ import annotations

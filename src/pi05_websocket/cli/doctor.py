@@ -19,7 +19,7 @@ from typing import Annotated, Any
 import tyro
 
 from pi05_websocket.cli import EXIT_FAILED, EXIT_OK
-from pi05_websocket.cli.run import SimulatedRobot
+from pi05_websocket.cli.run import SimulatedRobot, device
 from pi05_websocket.client import ConnectionConfig, load_headers
 from pi05_websocket.client.config import AuthScheme
 from pi05_websocket.doctor.examination import Examination, examine
@@ -31,7 +31,6 @@ from pi05_websocket.doctor.table import report
 from pi05_websocket.errors import ConfigError
 from pi05_websocket.presets import preset
 from pi05_websocket.robot.settings import UnitSettings, joint_ranges
-from pi05_websocket.server.loading import load_object
 
 __all__ = ["DoctorCommand", "run"]
 
@@ -210,17 +209,14 @@ def run(argv: list[str]) -> int:
     except SystemExit as exc:  # tyro has printed its help or what is wrong
         return exc.code if isinstance(exc.code, int) else EXIT_FAILED
     done = _examined(command, lerobots)
-    shown = report(done.findings)
-    if command.json == "-":
-        print(json.dumps(as_maps(done.findings), indent=1))
-    else:
-        print(shown)
+    for_programs = json.dumps(as_maps(done.findings), indent=1)
+    print(for_programs if command.json == "-" else report(done.findings))
     if done.pictures:
         write_sheet(command.sheet, done.pictures, done.origins)
         where = sys.stderr if command.json == "-" else sys.stdout
         print(f"contact sheet: {command.sheet}", file=where)
     if command.json not in (None, "-"):
-        Path(command.json or "").write_text(json.dumps(as_maps(done.findings), indent=1) + "\n")
+        Path(command.json or "").write_text(for_programs + "\n")
     return EXIT_FAILED if refused(done.findings) else EXIT_OK
 
 
@@ -269,16 +265,8 @@ def _own_robot(spec: str) -> Iterator[RobotSource]:
         with contextlib.closing(SimulatedRobot()) as simulated:
             yield RobotSource(read=simulated.get_observation, noiseless=True, units="lerobot")
         return
-    made = load_object(spec, kind="robot")
-    robot = made() if callable(made) else made
-    if not callable(getattr(robot, "get_observation", None)):
-        raise ConfigError(f"robot {spec!r}: expected get_observation(), got {type(robot).__name__}")
-    try:
+    with device(spec, "robot", "get_observation") as robot:
         yield RobotSource(read=robot.get_observation)
-    finally:
-        close = getattr(robot, "close", None)
-        if callable(close):
-            close()
 
 
 def _adapter() -> Any:

@@ -49,7 +49,7 @@ from pi05_websocket.telemetry import make_provider
 from pi05_websocket.units import UnitMap
 from pi05_websocket.wire.dialects import DialectChoice
 
-__all__ = ["RunCommand", "SimulatedRobot", "run"]
+__all__ = ["RunCommand", "SimulatedRobot", "device", "run"]
 
 _DESCRIPTION = f"""\
 Drive a robot with a policy server, without LeRobot. Keys while it runs: {KEYS}
@@ -351,7 +351,7 @@ def _robot(spec: str) -> Iterator[Robot]:
         with contextlib.closing(SimulatedRobot()) as simulated:
             yield simulated
     else:
-        with _device(spec, "robot", "get_observation", "send_action") as robot:
+        with device(spec, "robot", "get_observation", "send_action") as robot:
             yield robot
 
 
@@ -360,21 +360,26 @@ def _teleoperator(spec: str | None) -> Iterator[Teleoperator | None]:
     if spec is None:
         yield None
     else:
-        with _device(spec, "teleoperator", "get_action") as teleoperator:
+        with device(spec, "teleoperator", "get_action") as teleoperator:
             yield teleoperator
 
 
 @contextlib.contextmanager
-def _device(spec: str, kind: str, *methods: str) -> Iterator[Any]:
+def device(spec: str, kind: str, *methods: str) -> Iterator[Any]:
+    """Make what `module:name` names, by calling it if it can be; close it at the end.
+
+    Raises:
+        ConfigError: It lacks one of the methods.
+    """
     found = load_object(spec, kind=kind)
-    device = found() if callable(found) else found
+    made = found() if callable(found) else found
     for method in methods:
-        if not callable(getattr(device, method, None)):
-            raise ConfigError(f"{kind} {spec!r}: expected {method}(), got {type(device).__name__}")
+        if not callable(getattr(made, method, None)):
+            raise ConfigError(f"{kind} {spec!r}: expected {method}(), got {type(made).__name__}")
     try:
-        yield device
+        yield made
     finally:
-        close = getattr(device, "close", None)
+        close = getattr(made, "close", None)
         if callable(close):
             close()
 

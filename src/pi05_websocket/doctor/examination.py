@@ -25,6 +25,8 @@ from pi05_websocket.errors import ObservationError, Pi05WebsocketError
 
 __all__ = ["Examination", "examine"]
 
+_AGAIN = "Mend what is marked WRONG, and run again."
+
 
 @dataclass(slots=True)
 class Examination:
@@ -65,9 +67,7 @@ def examine(
     with reached(connection, done.findings) as policy:
         if policy is None:
             why = "the server was not reached"
-            done.findings.append(
-                skipped("answer", why, "Mend what is marked WRONG, and run again.")
-            )
+            done.findings.append(skipped("answer", why, _AGAIN))
             return done
         metadata = policy.get_server_metadata()
         done.findings += check_metadata(metadata, setup)
@@ -81,8 +81,7 @@ def examine(
             try:
                 found_ = check_dataset(replayed(policy, episode, setup, frames), setup)
             except Pi05WebsocketError as exc:
-                fix = "Mend what is marked WRONG, and run again."
-                found_ = [skipped("data set", f"cannot be replayed: {exc}", fix)]
+                found_ = [skipped("data set", f"cannot be replayed: {exc}", _AGAIN)]
             done.findings += found_
     if isinstance(answer, AnswerFacts):
         done.findings += check_answer(answer, setup) + check_timing(answer, setup)
@@ -133,8 +132,7 @@ def _observation(done: Examination, setup: Setup, robot: RobotFacts | None) -> O
         images = {name: camera.image for name, camera in robot.cameras.items()}
         return setup.key_map.observation(images, _policy_pose(setup, robot), setup.task)
     except ObservationError as exc:
-        fix = "Mend what is marked WRONG, and run again."
-        done.findings.append(skipped("answer", f"no observation can be made: {exc}", fix))
+        done.findings.append(skipped("answer", f"no observation can be made: {exc}", _AGAIN))
         return None
 
 

@@ -21,7 +21,7 @@ from typing import Any, Protocol
 from pi05_websocket.engine_ray.config import LinkSettings
 from pi05_websocket.engine_ray.ejection import Replicas
 from pi05_websocket.engine_ray.messages import Answer, Ask, Description, reads_refusals
-from pi05_websocket.engine_ray.retries import RetryBudget
+from pi05_websocket.engine_ray.retries import replica_retries
 from pi05_websocket.engine_ray.tickets import Ticket
 from pi05_websocket.errors import Pi05WebsocketError
 from pi05_websocket.server.backend import Deliver
@@ -107,7 +107,7 @@ class PolicyLink:
         self._deliver = deliver
         self._stopped = stopped
         self._name = name
-        self._budget = RetryBudget(settings.retry_share)
+        self._budget = replica_retries(settings.retry_share)
         self._lines: dict[Hashable, _Line] = {}
         self._waiting = 0
         self._answered_once = False
@@ -150,7 +150,7 @@ class PolicyLink:
         if request.refusal is not None:
             self._settle(line, request, Refused(refusal=request.refusal))
             return
-        self._budget.request()
+        self._budget.earn()
         task = self._task(self._answer(line, request))
         line.tasks.add(task)
         task.add_done_callback(line.tasks.discard)
@@ -229,7 +229,7 @@ class PolicyLink:
     def _another_is_due(self, calls: Mapping[Any, Ticket], tried: list[str]) -> bool:
         """Whether nobody is asked any more, or all have had their time and it may be tried again."""
         slow = all(ticket.replica in tried for ticket in calls.values())
-        return not calls or (slow and self._budget.take())
+        return not calls or (slow and self._budget.spend())
 
     def _ask(
         self,

@@ -3,29 +3,14 @@
 
 from __future__ import annotations
 
-__all__ = ["RetryBudget"]
+from pi05_websocket.retry_budget import RetryBudget
+
+__all__ = ["replica_retries"]
 
 _AT_ONCE = 16.0
 """Enough for the robots of one frozen replica."""
 
 
-class RetryBudget:
-    """Earns `share` with each request, and spends one with each retry."""
-
-    def __init__(self, share: float) -> None:
-        self._share = share
-        self._saved = _AT_ONCE if share > 0 else 0.0
-
-    def __repr__(self) -> str:
-        return f"<RetryBudget saved={self._saved:.1f}>"
-
-    def request(self) -> None:
-        """Note a request."""
-        self._saved = min(self._saved + self._share, _AT_ONCE)
-
-    def take(self) -> bool:
-        """Take a retry; False when there is none left."""
-        if self._saved < 1.0:
-            return False
-        self._saved -= 1.0
-        return True
+def replica_retries(share: float) -> RetryBudget:
+    """Return an ingress's budget; a share of 0 allows none at all."""
+    return RetryBudget(share, _AT_ONCE if share > 0 else 0.0)

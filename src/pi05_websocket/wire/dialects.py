@@ -8,7 +8,7 @@ The codec is the same in all of them. `OPENPI` adds nothing: whoever speaks it s
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal, get_args
 
 from pi05_websocket.errors import ConfigError
@@ -167,25 +167,20 @@ _ROBOARENA: Final = Dialect(
     metadata_is_closed=True,
 )
 
-_DREAMZERO: Final = Dialect(
+# RoboArena's wire, with bare arrays for answers.
+_DREAMZERO: Final = replace(
+    _ROBOARENA,
     name="dreamzero",
     speaks="DreamZero's own server",
     source="dreamzero0/dreamzero eval_utils/policy_client.py",
-    request_fields={"endpoint": "infer"},
     session="always",
     answer_path=(),
-    timed=False,
-    reset="text",
-    reset_fields={"endpoint": "reset"},
-    reset_answer="reset successful",
-    sized_by_server=True,
     metadata={
         **_ROBOARENA_METADATA,
         "image_resolution": [180, 320],
         "n_external_cameras": 2,
         "needs_session_id": True,
     },
-    metadata_is_closed=True,
 )
 
 _VLLM_OMNI: Final = Dialect(
@@ -303,7 +298,7 @@ def dialect_for(chosen: str, metadata: Mapping[str, Any], path: str) -> Dialect:
 
 def dialect_of_path(path: str) -> Dialect | None:
     """Return the dialect a URL path stands for, with or without a query: its servers' own, or `/NAME`."""
-    return _PATHS.get(path.partition("?")[0].rstrip("/"))
+    return _PATHS.get(_bare(path))
 
 
 def recognised(metadata: Mapping[str, Any], path: str = "/") -> Dialect | None:
@@ -312,8 +307,7 @@ def recognised(metadata: Mapping[str, Any], path: str = "/") -> Dialect | None:
     RoboArena's metadata is spoken by DreamZero and vLLM-Omni too. They differ in what comes back, which is read
     in all three forms, so only the path tells vLLM-Omni apart. BEHAVIOR-1K and LingBot-VA say nothing.
     """
-    path = path.partition("?")[0].rstrip("/")
-    if path == _VLLM_OMNI.path or metadata.keys() & _VLLM_OMNI_ALONE:
+    if _bare(path) == _VLLM_OMNI.path or metadata.keys() & _VLLM_OMNI_ALONE:
         return _VLLM_OMNI
     if metadata.keys() >= _ROBOARENA_ALONE:
         return _ROBOARENA
@@ -322,3 +316,7 @@ def recognised(metadata: Mapping[str, Any], path: str = "/") -> Dialect | None:
     if "available_unnorm_keys" in metadata:
         return _STARVLA
     return None
+
+
+def _bare(path: str) -> str:
+    return path.partition("?")[0].rstrip("/")

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import io
 import tempfile
 from collections.abc import Iterator
@@ -15,6 +17,10 @@ import numpy.typing as npt
 from fuzz.mutation import of_words
 from fuzz.target import Broken, Target
 from pi05_websocket.errors import ConfigError
+from pi05_websocket.recording.contents import open_recording
+from pi05_websocket.recording.recorder import Recorder
+from pi05_websocket.recording.story import tell
+from pi05_websocket.recording.words import as_dict, sentences
 from pi05_websocket.server.replay import load_replay
 
 __all__ = ["TARGETS"]
@@ -81,7 +87,92 @@ _OPTION_WORDS: Final = (
 )  # fmt: skip
 
 
+def _recording(data: bytes) -> str:
+    path = Path(_FOLDER.name) / "0001.mcap"
+    path.write_bytes(data)
+    recording = open_recording(path)
+    try:
+        story = tell(recording.lines())
+        ticks = len(story.ticks)
+        sentences(story)
+        as_dict(story)
+        answered = list(recording.answered())
+    except ConfigError:
+        return "ConfigError"
+    for one in answered:
+        if one.actions.ndim != 2 or not np.isfinite(one.actions).all():
+            raise Broken(f"rows no arm may execute: {one.actions}")
+    return f"{min(ticks, 3)} ticks, {min(len(answered), 3)} answers, cut off: {recording.cut_off}"
+
+
+def _plain(recording: bytes) -> bytes:
+    """Return it neither packed nor with checksums: so that mutations reach what is in it."""
+    writer_module = importlib.import_module("mcap.writer")
+    file = io.BytesIO()
+    writer = writer_module.Writer(
+        file, compression=writer_module.CompressionType.NONE, enable_crcs=False
+    )
+    writer.start()
+    channels: dict[str, int] = {}
+    reader = importlib.import_module("mcap.reader").make_reader(io.BytesIO(recording))
+    for _, channel, message in reader.iter_messages():
+        if channel.topic not in channels:
+            encoding = channel.message_encoding
+            channels[channel.topic] = writer.register_channel(channel.topic, encoding, 0)
+        number = channels[channel.topic]
+        writer.add_message(number, message.log_time, message.data, 0, message.sequence)
+    writer.finish()
+    return file.getvalue()
+
+
+def _recordings() -> Iterator[bytes]:
+    with tempfile.TemporaryDirectory(prefix="pi05-fuzz-") as folder:
+        recorder = Recorder(folder, {"joint_names": "a b"})
+        for number in range(3):
+            facts = {"tick": number, "episode": 1, "source": "chunk", "seq": 0, "row": number}
+            recorder("tick", {**facts, "values": [0.5, number]})
+            recorder("request", {"seq": number, "observation": {"x": number}, "quality": None})
+            recorder("reply", {"seq": number, "value": {"actions": np.ones((2, 2))}})
+        recorder("outage", {"cause": "the cable", "error": "ConnectionLost"})
+        recorder("exchange", {"seq": 2, "round_trip_ms": 20.0, "server_ms": 9.0})
+        held = {"episode": 1, "source": "hold", "seq": -1, "row": -1, "cause": "link_down"}
+        for number in range(3, 9):
+            recorder("tick", {"tick": number, **held, "values": [1.0 + 50 * (number == 8), 2.0]})
+        recorder("failed", {"seq": 3, "tick": 5, "error": "ConnectionLost", "cause": "the cable"})
+        recorder("state", {"state": "stop", "latched": True, "cause": "link_down"})
+        recorder.close()
+        (path,) = recorder.folder.glob("*.mcap")
+        whole = path.read_bytes()
+    yield whole
+    yield _plain(whole)
+    yield whole[: len(whole) // 2]
+    yield whole[:8]
+
+
+_RECORDING_WORDS: Final = (
+    b"\x89MCAP0\r\n", b"\x01", b"\x03", b"\x04", b"\x05", b"\x06", b"\x0f", b"\x02", b"zstd", b"lz4", b"json",
+    b"\x00" * 8, b"\xff" * 8, b"\x28\xb5\x2f\xfd", b"/tick", b"/request", b"/reply", b"pi05_websocket", b"null",
+    b'"x"', b"[1]", b"{}", b"1e999", b"-1", b'"kind":"tick"', b'"values":', b'"time_s":', b'"tick":', b"hold",
+)  # fmt: skip
+
+_WITH_MCAP: Final = (
+    (
+        Target(
+            name="recording",
+            check=_recording,
+            seeds=_recordings,
+            mutate=of_words(_RECORDING_WORDS),
+            # A packed chunk may grow to 256 MB; who reads a recording chose the file.
+            most_memory=None,
+        ),
+    )
+    if importlib.util.find_spec("mcap")
+    else ()
+)
+"""The base install has no mcap."""
+
 TARGETS: Final = (
+    *_WITH_MCAP,
     Target(
         name="replay_file",
         check=_file,

@@ -27,6 +27,7 @@ from pi05_websocket.doctor.preflight import PREFLIGHT, FirstLook
 from pi05_websocket.errors import ConfigError
 from pi05_websocket.keymap import KeyMap, StatePart
 from pi05_websocket.presets import preset
+from pi05_websocket.recording.recorder import DEFAULT_MAX_BYTES
 from pi05_websocket.robot.player import PlayerConfig
 from pi05_websocket.robot.settings import (
     AS_IT_IS,
@@ -254,6 +255,13 @@ class PI05WebSocketConfig(PreTrainedConfig):  # type: ignore[misc]  # LeRobot is
 
     trace_file: str | None = None
     """Write what happened at each tick and exchange to this file, one JSON object a line."""
+
+    record: str | None = None
+    """Record every observation, answer and command in this folder, as MCAP (`pi05-websocket explain`). Needs
+    the extra `record`."""
+
+    record_max_bytes: int = DEFAULT_MAX_BYTES
+    """How much all recordings in that folder may take; the oldest segments go first."""
 
     summary_file: str | None = None
     """Write ticks, held ticks by cause, outages and round trips to this file at the end, one JSON object. Into

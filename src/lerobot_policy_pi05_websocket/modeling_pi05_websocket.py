@@ -50,6 +50,7 @@ from pi05_websocket.errors import (
     InvalidReply,
 )
 from pi05_websocket.keymap import KeyMap
+from pi05_websocket.recording.recorder import Recorder, settings_of
 from pi05_websocket.robot.control_page import ControlPage
 from pi05_websocket.robot.controls import Controls
 from pi05_websocket.robot.limits import Limits
@@ -534,12 +535,13 @@ def _listeners(
 ) -> list[Listener]:
     """Return who is told what happens, besides the trace; `opened` closes them."""
     made: list[
-        tuple[bool, Callable[[], RobotMetrics | RerunView | ControlPage | RunStatistics]]
+        tuple[bool, Callable[[], RobotMetrics | RerunView | ControlPage | RunStatistics | Recorder]]
     ] = [
         (config.control_port is not None, lambda: ControlPage(config.control_port or 0, controls)),
         (config.summary_file is not None, lambda: RunStatistics(config.summary_file or "")),
         (config.metrics_port is not None, lambda: RobotMetrics(config.metrics_port or 0)),
         (config.rerun, RerunView),
+        (config.record is not None, lambda: _recorder(config)),
     ]
     found: list[Listener] = []
     for wanted, make in made:
@@ -548,3 +550,9 @@ def _listeners(
             opened.callback(listener.close)
             found.append(listener)
     return found
+
+
+def _recorder(config: PI05WebSocketConfig) -> Recorder:
+    joints = " ".join(config.key_map().joint_names)
+    settings = settings_of(config, url=config.websocket_url, joint_names=joints)
+    return Recorder(config.record or "", settings, max_bytes=config.record_max_bytes)

@@ -134,9 +134,19 @@ class RtcChunks:
         leftover = len(left)
         request = self._realtime(left, last, last_rows)
         sent = observer(self._key_map, observation)()
-        exchange = self._remote.submit(sent if request is None else with_realtime(sent, request))
+        sent = sent if request is None else with_realtime(sent, request)
+        exchange = self._remote.submit(sent)
+        self._trace.show(
+            "request",
+            seq=self._asked,
+            episode=episode,
+            observation=sent,
+            quality=exchange.quality,
+            metadata=self._remote.metadata,
+        )
         self._wait_while(lambda: not exchange.done(), episode, "the policy computes")
         answer = exchange.result(0).value
+        self._trace.show("reply", seq=self._asked, value=answer)
         actions = read_actions(answer, action_dim=self._action_dim)
         if self._preflight is not None:
             self._preflight.answered(actions, self._pose(observation, actions))

@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 from fake_lerobot import START, FakeArm
 
+from pi05_websocket.recording.contents import open_recording
+
 pytestmark = [
     pytest.mark.lerobot,
     pytest.mark.timeout(120),
@@ -231,6 +233,7 @@ class TestRecording:
             "--dataset.reset_time_s=0.3",
             "--dataset.push_to_hub=false",
             "--dataset.single_task=pick up the cube",
+            f"--policy.record={tmp_path / 'recordings'}",
         )
 
         dataset = LeRobotDataset("me/rollout_cube", root=root)
@@ -239,6 +242,20 @@ class TestRecording:
         assert dataset[0]["observation.images.realsense"].shape == (3, 480, 640)
         assert dataset[0]["task"] == "pick up the cube"
         assert trains_on(root, "me/rollout_cube", tmp_path / "training")
+        assert not [name for name in dataset.meta.features if "record" in name]
+        recording = open_recording(tmp_path / "recordings")
+        lines = list(recording.lines())
+        commanded = np.array([line["values"] for line in lines if line["kind"] == "tick"])
+        rows = dataset.hf_dataset.with_format("numpy")["action"]
+        for row in rows:
+            assert np.abs(commanded - row).sum(axis=1).min() < 1e-2, "what was commanded"
+        assert sum(line["kind"] == "episode" for line in lines) >= 2
+        assert recording.settings["keymap"] == "so101"
+        first = next(recording.answered()).observation()
+        assert first["observation/images/realsense"].shape == (480, 640, 3)
+        (sent,) = frames_as_sent(root, 1)
+        assert sent["observation/images/realsense"].shape == (480, 640, 3)
+        assert sent["prompt"] == "pick up the cube"
 
     def test_sentry_records_without_episodes(
         self, served, arm, lerobot_rollout_main, tmp_path: Path
@@ -311,6 +328,14 @@ class TestRecording:
         dataset = LeRobotDataset("me/rollout_dagger", root=root)
         assert dataset.num_episodes == 1
         assert all(dataset.hf_dataset.with_format("numpy")["intervention"])
+
+
+def frames_as_sent(root: Path, most: int) -> list[dict[str, Any]]:
+    """Return frames of a data set as a policy sees them, as `pi05-websocket audit-images` reads them."""
+    from lerobot_policy_pi05_websocket.dataset_frames import observations
+    from pi05_websocket.presets import preset
+
+    return list(observations(root, preset("so101"), most))
 
 
 def trains_on(root: Path, repo_id: str, out: Path) -> bool:

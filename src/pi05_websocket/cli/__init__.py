@@ -35,6 +35,10 @@ class Command:
 
 
 COMMANDS: dict[str, Command] = {
+    "audit-images": Command(
+        module="pi05_websocket.cli.audit_images",
+        summary="Say what JPEG of each quality changes in a policy's answers to recorded observations.",
+    ),
     "bench": Command(
         module="pi05_websocket.cli.bench",
         summary="Measure what distance costs: success of the simulated arm, ours beside every peer's rule.",
@@ -55,9 +59,17 @@ COMMANDS: dict[str, Command] = {
         module="pi05_websocket.cli.emulate",
         summary="Emulate an SO-101 on a serial port, for LeRobot's own driver.",
     ),
+    "explain": Command(
+        module="pi05_websocket.cli.explain",
+        summary="Say why a recorded arm paused or jumped, in words and as a picture.",
+    ),
     "keys": Command(
         module="pi05_websocket.cli.keys",
         summary="Make and revoke the keys that let robots into a policy server.",
+    ),
+    "replay": Command(
+        module="pi05_websocket.cli.replay",
+        summary="Serve a recording's answers, or compare another server's answers with them.",
     ),
     "run": Command(
         module="pi05_websocket.cli.run",

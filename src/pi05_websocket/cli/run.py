@@ -29,6 +29,7 @@ from pi05_websocket.doctor.preflight import FirstLook, Preflight
 from pi05_websocket.errors import ConfigError
 from pi05_websocket.keymap import KeyMap
 from pi05_websocket.presets import preset
+from pi05_websocket.recording.recorder import DEFAULT_MAX_BYTES, Recorder, settings_of
 from pi05_websocket.robot.control_page import ControlPage
 from pi05_websocket.robot.controls import KEYS, Controls
 from pi05_websocket.robot.interface import Robot, RobotReading, Teleoperator
@@ -166,6 +167,13 @@ class RunCommand:
     trace: Path | None = None
     """Write each tick and exchange here, one JSON object a line."""
 
+    record: Path | None = None
+    """Record every observation, answer and command in this folder, as MCAP (pi05-websocket explain). Needs the
+    extra record."""
+
+    record_max_bytes: int = DEFAULT_MAX_BYTES
+    """How much all recordings in that folder may take; the oldest segments go first."""
+
     otel_endpoint: str | None = None
     """Send OpenTelemetry traces, from camera to command, to this collector, such as http://localhost:4318; env:
     as the OTEL_* variables say. None: none. Needs the extra otel."""
@@ -288,15 +296,18 @@ def run(argv: list[str]) -> int:
         connect(
             command.url, connection, same_policy=command.same_policy, wait_for_server=0
         ) as policy,
-        _control_page(command.control_port, controls) as listeners,
+        _control_page(command.control_port, controls) as pages,
+        _recorder(command, key_map) as recorders,
         _spans(command) as spans,
-        contextlib.closing(Trace(command.trace, listeners=listeners, spans=spans)) as trace,
+        contextlib.closing(
+            Trace(command.trace, listeners=[*pages, *recorders], spans=spans)
+        ) as trace,
         Keyboard() as keyboard,
     ):
         if keyboard.on:
             print(KEYS, flush=True)
         if command.confirm and command.robot != "sim" and not command.dry_run:
-            if not keyboard.on and not listeners:
+            if not keyboard.on and not pages:
                 raise ConfigError(
                     "confirming takes a terminal, or --control-port; --no-confirm begins at once"
                 )
@@ -391,6 +402,17 @@ def _control_page(port: int | None, controls: Controls) -> Iterator[list[Control
         return
     with contextlib.closing(ControlPage(port, controls)) as page:
         yield [page]
+
+
+@contextlib.contextmanager
+def _recorder(command: RunCommand, key_map: KeyMap) -> Iterator[list[Recorder]]:
+    if command.record is None:
+        yield []
+        return
+    settings = settings_of(command, joint_names=" ".join(key_map.joint_names))
+    made = Recorder(command.record, settings, max_bytes=command.record_max_bytes)
+    with contextlib.closing(made) as recorder:
+        yield [recorder]
 
 
 @contextlib.contextmanager

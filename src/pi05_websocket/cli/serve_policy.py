@@ -27,7 +27,7 @@ class PolicyChoice:
 
     policy: str = ""
     """module:factory (a function, class or object with infer(observation)), lerobot:PATH (a
-    checkpoint's folder or its name on the hub), replay:FILE or expert."""
+    checkpoint's folder or its name on the hub), replay:FILE (actions or a recording) or expert."""
 
     path: Annotated[str, tyro.conf.arg(name="policy.path")] = ""
     """A LeRobot checkpoint in LeRobot's own words: its folder or its name on the hub."""

@@ -388,6 +388,15 @@ class ActionPlayer:
             self.scheduler.request_ended(request.seq)
             raise
         encode_ms = 1000 * (time.perf_counter() - before)
+        self._trace.show(
+            "request",
+            seq=request.seq,
+            tick=tick,
+            episode=request.episode,
+            observation=observation,
+            quality=exchange.quality,
+            metadata=self._policy.metadata,
+        )
         self._pending = _Pending(request, exchange, encode_ms, self._comparable(measured))
         if self._failures == 0:
             self._outage.note("the policy has not answered yet")
@@ -501,6 +510,8 @@ class ActionPlayer:
         cause = find_cause(self._situation())
         machine = self._commands.machine
         self.held_by_cause[cause.name] += 1
+        if cause.name != self._outage.cause_name:
+            self._trace.show("held", tick=tick, cause=cause.name, text=cause.text)
         self._outage.held_tick(cause)
         # Before anything can go wrong: what the pause has come to holds even for a caller that catches errors.
         if machine.starved(tick):
@@ -543,12 +554,21 @@ class ActionPlayer:
         request, exchange = pending.request, pending.exchange
         try:
             reply = exchange.result(0)
+            self._trace.show("reply", seq=request.seq, value=reply.value)
             actions = read_actions(reply.value, action_dim=self._action_dim)
             if self._preflight is not None:
                 self._preflight.answered(actions, pending.observed)
             actions = self._prepared(actions, pending.observed)
         except Pi05WebsocketError as exc:
             self.scheduler.request_ended(request.seq)
+            self._trace.write(
+                "failed",
+                seq=request.seq,
+                tick=request.tick,
+                episode=request.episode,
+                cause=str(exc),
+                error=type(exc).__name__,
+            )
             if self._preflight is not None:
                 self._preflight.failed(exc)
             self._fail(exc, tick)

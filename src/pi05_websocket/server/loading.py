@@ -14,13 +14,14 @@ from typing import Any
 
 from pi05_websocket.errors import ConfigError
 from pi05_websocket.policy import Policy
+from pi05_websocket.server.recorded import is_recording, load_recorded
 from pi05_websocket.server.replay import load_replay
 
 __all__ = ["load_object", "load_policy"]
 
 _FORMS = (
     "module:factory (a function, a class or an object with infer), lerobot:PATH (a checkpoint), "
-    "replay:FILE (.npy, .npz) or expert"
+    "replay:FILE (.npy, .npz, a recording) or expert"
 )
 
 _EXPERT = "pi05_websocket.sim.expert:ExpertPolicy"
@@ -37,7 +38,7 @@ def load_policy(spec: str) -> Policy:
 
     - `module:factory`: `factory` may be a function or class, which is called without arguments, or an object
       that already is a policy. Dots go into attributes. The current directory is searched first.
-    - `replay:FILE`: recorded actions, see `replay`.
+    - `replay:FILE`: recorded actions, see `replay`; or a recording's answers, see `recorded`.
     - `lerobot:PATH`: a LeRobot checkpoint, see `lerobot_policy_pi05_websocket.serving_checkpoint`.
     - `expert`: the simulator's own policy.
 
@@ -51,7 +52,7 @@ def load_policy(spec: str) -> Policy:
     if not (separator and module_name and attribute):
         raise ConfigError(f"policy {spec!r}: expected {_FORMS}")
     if module_name == "replay":
-        return load_replay(attribute)
+        return load_recorded(attribute) if is_recording(attribute) else load_replay(attribute)
     if module_name == "lerobot":
         return _load_checkpoint(attribute)
     return _as_policy(load_object(spec), spec)

@@ -27,7 +27,7 @@ from pi05_websocket.data import Float32Array, Observation
 from pi05_websocket.errors import ConfigError
 from pi05_websocket.policy import Result
 
-__all__ = ["ReplayOptions", "ReplayPolicy", "load_replay", "read_actions_file"]
+__all__ = ["ReplayOptions", "ReplayPolicy", "load_replay", "read_actions_file", "read_flag"]
 
 
 _MOST_ROWS = 10_000
@@ -179,11 +179,16 @@ def _options(query: str) -> ReplayOptions:
     for name, text in parse_qsl(query, keep_blank_values=True):
         if name not in known:
             raise ConfigError(f"replay: unknown option {name!r}; known are {', '.join(known)}")
-        values[name] = _flag(name, text) if name == "loop" else _number(name, text)
+        values[name] = read_flag(name, text) if name == "loop" else _number(name, text)
     return ReplayOptions(**values)
 
 
-def _flag(name: str, text: str) -> bool:
+def read_flag(name: str, text: str) -> bool:
+    """Return what an option that is there, or is `true` or `false`, says.
+
+    Raises:
+        ConfigError: It says something else.
+    """
     if text.lower() not in ("", "1", "true", "0", "false"):
         raise ConfigError(f"replay: expected {name}, {name}=true or {name}=false, got {text!r}")
     return text.lower() in ("", "1", "true")

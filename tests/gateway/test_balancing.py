@@ -174,12 +174,31 @@ def test_a_late_reply_makes_nobody_sound_but_a_new_one() -> None:
     assert two.standings[1].sound
 
 
-def test_an_error_says_that_it_is_there_but_not_how_long_it_takes() -> None:
-    """The next request may take longer."""
+def test_an_error_says_neither_that_it_is_well_nor_how_long_it_takes() -> None:
+    """A cold one stays cold, one on trial has not passed it, and the figures stay."""
     two = balancer(0.03, None)
-    two.answered(1, 0.0, None)
-    assert two.standings[1].sound
+    assert not two.erred(1, 0.0)
+    assert not two.standings[1].sound
+    two.tried(1)
+    two.erred(1, 5.0)
+    assert (two.standings[1].strikes, two.trial(BOTH, BOTH, 5.0)) == (2, None)
     assert two.standings[1].turnaround.usual_s == 0.0
+    assert not two.erred(0, 5.0)
+    assert two.standings[0].sound
+    assert two.standings[0].turnaround.usual_s == 0.03
+
+
+def test_errors_in_a_row_are_the_upstreams_own_fault() -> None:
+    """One may be the request's; an answer between them starts the count anew."""
+    two = balancer(0.03, 0.30)
+    assert [two.erred(0, 0.0), two.erred(0, 0.0)] == [False, False]
+    two.answered(0, 0.0, 0.03)
+    assert [two.erred(0, 0.0) for _ in range(3)] == [False, False, True]
+    assert two.choose(BOTH, BOTH, 0.0) == 1
+    assert (two.trial(BOTH, BOTH, 0.9), two.trial(BOTH, BOTH, 1.1)) == (None, 0)
+    two.tried(0)
+    two.answered(0, 1.2, 0.03)
+    assert two.choose(BOTH, BOTH, 1.2) == 0
 
 
 def test_who_comes_back_begins_anew() -> None:
@@ -237,7 +256,7 @@ def test_somebody_is_asked_whenever_somebody_may_be(
         if what == "answer":
             three.answered(number, now, 0.1)
         elif what == "error":
-            three.answered(number, now, None)
+            three.erred(number, now)
         elif what == "fail":
             three.failed(number, now)
         elif what == "late":

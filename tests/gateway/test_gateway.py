@@ -17,6 +17,7 @@ from upstreams import AS_STOCK, Echo, Gate, reach, timed
 
 from pi05_websocket.errors import (
     ConnectFailed,
+    Pi05WebsocketError,
     PolicyError,
     RequestRefused,
 )
@@ -198,6 +199,29 @@ def test_an_upstreams_error_is_the_policys_own(world: Any) -> None:
     reach(lambda: robot.connection.reconnects == 1)
     assert robot.infer({"number": 2})["number"] == 2
     assert [state.usable for state in gateway.upstreams] == [True, True]
+
+
+@pytest.mark.parametrize("extras", [AS_STOCK, {}], ids=["stock", "ours"])
+def test_an_upstream_that_only_fails_is_left_to_itself(world: Any, extras: dict[str, bool]) -> None:
+    """Failing is quick, but it is not the quickest server; when it is well again it gets its share."""
+    broken, sound = Echo("broken"), Echo("sound")
+    broken.broken = True
+    gateway = world.gateway(world.upstream(broken, **extras), world.upstream(sound, **extras))
+    robot = world.robot(gateway)
+    replies = []
+    for number in range(200):
+        try:
+            replies.append(robot.infer({"number": number})["by"])
+        except Pi05WebsocketError:
+            replies.append("nobody")
+    assert replies.count("nobody") <= 3
+    assert set(replies[-190:]) == {"sound"}
+    broken.broken = False
+
+    def share() -> bool:
+        return "broken" in {robot.infer({"number": 0})["by"] for _ in range(20)}
+
+    reach(share)
 
 
 def test_through_a_proxy_only_type_and_message_are_passed_on(world: Any) -> None:

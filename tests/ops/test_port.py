@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import io
 import logging
@@ -59,6 +60,24 @@ def test_health_answers_whatever_the_policy_does(open_site: OpenSite) -> None:
     assert site.ask("/readyz").status == 200
     site.policy.go.set()
     assert "actions" in exchange.result(10).value
+
+
+def test_clients_that_say_nothing_take_nobodys_place(open_site: OpenSite) -> None:
+    """Sockets that stay silent, or stop in the middle of a request, or keep a connection they do not use."""
+    site = open_site()
+    address = ("127.0.0.1", site.ops.port)
+    with contextlib.ExitStack() as stack:
+        silent = [stack.enter_context(socket.create_connection(address)) for _ in range(200)]
+        for half in silent[::3]:
+            half.sendall(b"GET /healthz HTTP/1.1\r\nHost: a\r\n")
+        for used in silent[1::3]:
+            with contextlib.suppress(ConnectionError):
+                used.sendall(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
+        for _ in range(5):
+            assert (site.ask("/healthz").status, site.ask("/readyz").status) == (200, 200)
+        silent[0].settimeout(10)  # came first, so it went first
+        with contextlib.suppress(ConnectionResetError):
+            assert silent[0].recv(1) == b""
 
 
 def test_readiness_follows_the_server(open_site: OpenSite) -> None:

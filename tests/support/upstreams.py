@@ -25,9 +25,12 @@ class Echo:
         self.name = name
         self.metadata = metadata or {}
         self.seen: list[dict[str, Any]] = []
+        self.broken = False
 
     def infer(self, observation: dict[str, Any]) -> dict[str, Any]:
         """Return it, or fail."""
+        if self.broken:
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
         if observation.get("do") == "fail":
             raise KeyError("observation/image")
         self.seen.append(observation)

@@ -4,8 +4,9 @@
 In: what became of each request, the time. Out: an upstream's number, seconds, yes or no.
 
     cold ──────► sound ──────► ejected ──────► on trial ──────► sound
-         answers       late or        some             a copy of
-                       lost           seconds          a request is answered
+         answers       late, lost,    some             a copy of
+                       or errors      seconds          a request is answered
+                       in a row
 
 Robots are given to sound upstreams, to the one that will probably answer first. One that is not sound gets a
 copy of a request now and then, whose answer nobody waits for: no robot pays for finding out. While no upstream
@@ -31,6 +32,9 @@ _PATIENCE = 3.0
 
 _SPARED = 0.25
 """Share of the time until a deadline that is left for another upstream, at least."""
+
+_ERRORS = 3
+"""So many errors in a row are an upstream's own fault: one is as likely a fault of the request."""
 
 _EJECTED_S = 1.0
 _LONGEST_EJECTED_S = 30.0
@@ -95,6 +99,9 @@ class Standing:
 
     strikes: int = 0
     """How often it failed since it last answered in time."""
+
+    errors: int = 0
+    """How many errors or refusals it gave in a row."""
 
     ejected_until: float = 0.0
     probing: bool = False
@@ -192,7 +199,7 @@ class Balancer:
     def came(self, number: int) -> None:
         """Note that an upstream is there that was not: it may be another process, with all to compile."""
         standing = self.standings[number]
-        standing.warm, standing.probing, standing.strikes = False, False, 0
+        standing.warm, standing.probing, standing.strikes, standing.errors = False, False, 0, 0
         standing.turnaround = Turnaround()
 
     def asked(self, number: int) -> None:
@@ -211,16 +218,23 @@ class Balancer:
         """Note that a copy of a request is under way to it."""
         self.standings[number].probing = True
 
-    def answered(self, number: int, now: float, seconds: float | None) -> None:
-        """Note a reply in time, or an error: it is there.
+    def answered(self, number: int, now: float, seconds: float) -> None:
+        """Note a reply in time, and how long it took."""
+        standing = self.standings[number]
+        standing.warm, standing.probing, standing.strikes, standing.errors = True, False, 0, 0
+        standing.turnaround.add(now, seconds)
 
-        Args:
-            seconds: How long it took; None: that says nothing about the next.
+    def erred(self, number: int, now: float) -> bool:
+        """Note an error or a refusal: it is there, and that says neither that it is well nor how long it takes.
+
+        Returns:
+            Whether robots could rely on it until now, and cannot any more.
         """
         standing = self.standings[number]
-        standing.warm, standing.probing, standing.strikes = True, False, 0
-        if seconds is not None:
-            standing.turnaround.add(now, seconds)
+        standing.errors += 1
+        if standing.sound and standing.errors < _ERRORS:
+            return False
+        return self.failed(number, now)
 
     def late(self, number: int, now: float, seconds: float) -> None:
         """Note a reply that nobody waits for any more: it says how long it takes, not that it is well again.

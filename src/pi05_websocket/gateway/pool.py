@@ -178,21 +178,26 @@ class Pool:
         )
 
     def answered(self, link: Link, now: float, reply: bytes | ServerError) -> None:
-        """Note a reply in time."""
-        standing = self.balancer.standings[link.number]
-        if standing.strikes:
+        """Note a reply in time, or an error."""
+        if isinstance(reply, ServerError):
+            if self.balancer.erred(link.number, now):
+                self._warn(link, f"only errors, the last: {reply}")
+            return
+        if self.balancer.standings[link.number].strikes:
             logger.info("%s answers again", self._upstreams[link.number].url)
-        seconds = now - link.sent_at if isinstance(reply, bytes) else None
-        self.balancer.answered(link.number, now, seconds)
+        self.balancer.answered(link.number, now, now - link.sent_at)
 
     def failed(self, link: Link, now: float, why: str) -> None:
         """Note that it did not answer in time, or hung up."""
         if self.balancer.failed(link.number, now):
-            logger.warning(
-                "%s: %s; robots are given to others while there are any",
-                self._upstreams[link.number].url,
-                why,
-            )
+            self._warn(link, why)
+
+    def _warn(self, link: Link, why: str) -> None:
+        logger.warning(
+            "%s: %s; robots are given to others while there are any",
+            self._upstreams[link.number].url,
+            why,
+        )
 
     # -------------------------------------------------------------------------------- links tell this
 

@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Self
 
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from pi05_websocket.errors import ConfigError
 from pi05_websocket.ops.config import OpsConfig
@@ -37,6 +38,39 @@ logger = logging.getLogger(__name__)
 _LOOK_AGAIN_S = 1.0
 _GOODBYE_S = 1
 _MOST_CONNECTIONS = 64
+_SILENT_S = 10.0
+"""How long a client may take for its first request. Between two of them uvicorn waits five seconds."""
+
+
+class _Connection(H11Protocol):
+    """Keeps no place for a client that says nothing: uvicorn would, and answer others that it is full."""
+
+    _silent_since = 0.0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Take the connection; when there are too many, the one that has said nothing for longest goes."""
+        super().connection_made(transport)
+        self._silent_since = self.loop.time()
+        self._closer = self.loop.call_later(_SILENT_S, self._end_if_silent)
+        others = [other for other in self.connections if other is not self]
+        silent = [other for other in others if isinstance(other, _Connection) and other._is_silent]
+        if len(others) >= _MOST_CONNECTIONS - 1 and silent:
+            min(silent, key=lambda other: other._silent_since)._end_if_silent()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget it."""
+        self._closer.cancel()
+        super().connection_lost(exc)
+
+    @property
+    def _is_silent(self) -> bool:
+        """Whether no request of it is being answered."""
+        return self.cycle is None or self.cycle.response_complete
+
+    def _end_if_silent(self) -> None:
+        if self._is_silent:
+            self.connections.discard(self)  # now: its place is somebody else's
+            self.transport.abort()
 
 
 class _WebServer(uvicorn.Server):
@@ -171,7 +205,7 @@ class OpsPort:
         config = uvicorn.Config(
             pages.application,
             loop="asyncio",
-            http="h11",
+            http=_Connection,
             ws="none",
             lifespan="off",
             log_config=None,

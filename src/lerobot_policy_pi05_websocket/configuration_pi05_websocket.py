@@ -439,6 +439,7 @@ class PI05WebSocketConfig(PreTrainedConfig):  # type: ignore[misc]  # LeRobot is
             control_hz=self.control_hz,
             action_horizon=self.action_horizon,
             action_kind=self.action_kind or key_map.action_kind,  # type: ignore[arg-type]
+            dialect=self.dialect,  # type: ignore[arg-type]
         )
         return FirstLook(setup, self.preflight)  # type: ignore[arg-type]  # checked in __post_init__
 

@@ -85,6 +85,7 @@ def setup(config: PI05WebSocketConfig, task: str) -> Setup:
         control_hz=config.control_hz,
         action_horizon=config.action_horizon,
         action_kind=kind,
+        dialect=config.dialect,  # type: ignore[arg-type]  # it has been checked
         joint_ranges={
             name.removesuffix(".pos"): bounds
             for name, bounds in zip(key_map.joint_names, ranges or (), strict=False)

@@ -105,6 +105,9 @@ class TestRobotAndCameras:
         assert sent_pictures(robot, setup)["images.cam_high"].shape == (224, 224, 3)
 
 
+ROBOARENA = {"n_external_cameras": 2, "needs_session_id": True, "action_space": "joint_position"}
+
+
 class TestMetadata:
     @pytest.mark.parametrize(
         "metadata",
@@ -122,6 +125,25 @@ class TestMetadata:
 
 
 class TestWords:
+    @pytest.mark.parametrize(
+        ("metadata", "dialect", "outcome"),
+        [
+            (ROBOARENA, "auto", "passed"),
+            (ROBOARENA, "roboarena", "passed"),
+            (ROBOARENA, "dreamzero", "passed"),  # its metadata looks the same
+            (ROBOARENA, "openpi", "refused"),
+            (ROBOARENA, "sglang", "refused"),
+            ({"needs_session_id": True}, "auto", "refused"),  # whose it is is not certain
+            ({"needs_session_id": True}, "roboarena", "passed"),  # a person has said it
+            ({}, "starvla", "passed"),
+        ],
+    )
+    def test_dialects(self, metadata, dialect, outcome) -> None:
+        """Other families are no mistake where we speak as they do."""
+        findings = check_metadata(metadata, replace(SETUP, dialect=dialect))
+        assert [f.outcome for f in findings] == [outcome]
+        assert all(f.mistakes == ("dialect-other",) for f in findings if outcome == "refused")
+
     def test_a_missing_prompt_by_its_key(self) -> None:
         """Servers without OpenPI's message say KeyError."""
         assert translated("KeyError: 'prompt'", SETUP.key_map).mistakes == ("prompt-required",)

@@ -9,7 +9,8 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-from pi05_websocket.client import ConnectionConfig, RemotePolicy, load_headers
+from pi05_websocket.cli.server_access import ServerAccess
+from pi05_websocket.client import RemotePolicy
 from pi05_websocket.data import Float32Array, Observation
 from pi05_websocket.errors import PolicyError
 from pi05_websocket.policy import PolicyRequest, Result, requests_inference
@@ -24,15 +25,13 @@ __all__ = ["ask_policy", "connect", "for_server"]
 
 
 @contextlib.contextmanager
-def connect(url: str, api_key_env: str | None) -> Iterator[RemotePolicy]:
+def connect(url: str, access: ServerAccess) -> Iterator[RemotePolicy]:
     """Connect to a server that shall be asked; images are sent as they are given.
 
     Raises:
         Pi05WebsocketError: It cannot be reached.
     """
-    config = ConnectionConfig(
-        url=url, headers=load_headers(api_key_env=api_key_env), image_transport="raw"
-    )
+    config = access.connection(url, image_transport="raw")
     with RemotePolicy(config=config, wait_for_server=30.0) as policy:
         yield policy
 

@@ -21,6 +21,7 @@ import tyro
 
 from pi05_websocket.cli import EXIT_FAILED, EXIT_OK
 from pi05_websocket.cli.asking import ask_policy, connect
+from pi05_websocket.cli.server_access import ServerAccess
 from pi05_websocket.data import Observation
 from pi05_websocket.errors import ConfigError
 from pi05_websocket.keymap import KeyMap
@@ -80,8 +81,7 @@ class AuditCommand:
     cameras: dict[str, str] = field(default_factory=dict)
     """For a data set: its camera to the policy's, where names differ."""
 
-    api_key_env: str | None = None
-    """Name of the environment variable that holds the server's key."""
+    access: tyro.conf.OmitArgPrefixes[ServerAccess] = field(default_factory=ServerAccess)
 
     json: Path | None = None
     """Write everything here."""
@@ -119,7 +119,7 @@ def _asked(command: AuditCommand) -> Iterator[Ask]:
     if command.policy is not None:
         yield ask_policy(command.policy)
         return
-    with connect(command.to or "", command.api_key_env) as policy:
+    with connect(command.to or "", command.access) as policy:
         yield lambda observation, _number: read_actions(policy.infer(observation))
 
 

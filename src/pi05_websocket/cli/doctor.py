@@ -20,8 +20,8 @@ import tyro
 
 from pi05_websocket.cli import EXIT_FAILED, EXIT_OK
 from pi05_websocket.cli.run import SimulatedRobot, device
-from pi05_websocket.client import ConnectionConfig, load_headers
-from pi05_websocket.client.config import AuthScheme
+from pi05_websocket.cli.server_access import ServerAccess
+from pi05_websocket.client import ConnectionConfig
 from pi05_websocket.doctor.examination import Examination, examine
 from pi05_websocket.doctor.facts import Setup
 from pi05_websocket.doctor.findings import as_maps, found, refused
@@ -98,20 +98,7 @@ class DoctorCommand:
     action_horizon: int | None = None
     """Rows to execute before the next chunk takes over."""
 
-    api_key_env: str | None = None
-    """Name of the environment variable that holds the server's key."""
-
-    api_key_file: str | None = None
-    """File that holds the server's key."""
-
-    auth_scheme: AuthScheme = "api-key"
-    """api-key as OpenPI's client, or bearer."""
-
-    ca_file: str | None = None
-    """PEM file of certificates to trust for wss://."""
-
-    tls_fingerprint: str | None = None
-    """`sha256:...` of the server's key, as `serve --tls auto` prints it."""
+    access: tyro.conf.OmitArgPrefixes[ServerAccess] = field(default_factory=ServerAccess)
 
     patience: float = 60.0
     """Longest wait for the first answer, in seconds: a model may be compiling."""
@@ -174,6 +161,7 @@ class DoctorCommand:
             control_hz=self.control_hz,
             action_horizon=self.action_horizon,
             action_kind=key_map.action_kind,
+            dialect=self.access.dialect,
             joint_ranges=dict(zip(key_map.joint_names, ranges or (), strict=False)),
         )
 
@@ -183,15 +171,8 @@ class DoctorCommand:
         Raises:
             ConfigError: The address is none, or a key's source is missing.
         """
-        return ConnectionConfig(
-            url=self.url,
-            headers=load_headers(
-                api_key_env=self.api_key_env,
-                api_key_file=self.api_key_file,
-                auth_scheme=self.auth_scheme,
-            ),
-            ca_file=self.ca_file,
-            tls_fingerprint=self.tls_fingerprint,
+        return self.access.connection(
+            self.url,
             connect_timeout=self.connect_patience,
             handshake_timeout=self.connect_patience,
             metadata_timeout=self.connect_patience,

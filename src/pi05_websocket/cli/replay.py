@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,6 +16,7 @@ import tyro
 
 from pi05_websocket.cli import EXIT_FAILED, EXIT_OK, serve
 from pi05_websocket.cli.asking import connect, for_server
+from pi05_websocket.cli.server_access import ServerAccess
 from pi05_websocket.client import RemotePolicy
 from pi05_websocket.errors import ConfigError, InvalidReply, ServerError
 from pi05_websocket.recording.contents import Recording, open_recording
@@ -66,8 +67,7 @@ class ReplayCommand:
     most: int = 200
     """Observations to send, from the first on."""
 
-    api_key_env: str | None = None
-    """Name of the environment variable that holds the other server's key."""
+    access: tyro.conf.OmitArgPrefixes[ServerAccess] = field(default_factory=ServerAccess)
 
     json: Path | None = None
     """Write the comparison here."""
@@ -90,7 +90,7 @@ def run(argv: list[str]) -> int:
     recording = open_recording(command.recording)
     if command.to is None:
         return serve.run(_serve_words(command))
-    with connect(command.to, command.api_key_env) as policy:
+    with connect(command.to, command.access) as policy:
         compared = _compare(recording, policy, command.most)
     return _report(command, compared, recording.settings)
 

@@ -20,8 +20,9 @@ from pi05_websocket.chunks.config import SchedulerConfig
 from pi05_websocket.chunks.hold import Fallback, HoldPose
 from pi05_websocket.chunks.seam import SeamConfig
 from pi05_websocket.cli import EXIT_FAILED, EXIT_OK
-from pi05_websocket.client import ConnectionConfig, connect
-from pi05_websocket.client.config import load_headers
+from pi05_websocket.cli.server_access import ServerAccess
+from pi05_websocket.client import connect
+from pi05_websocket.client.config import split_urls
 from pi05_websocket.client.image_quality import ImageTransport
 from pi05_websocket.data import Float32Array
 from pi05_websocket.doctor.facts import Setup
@@ -48,7 +49,6 @@ from pi05_websocket.robot.trace import Trace
 from pi05_websocket.server.loading import load_object
 from pi05_websocket.telemetry import make_provider
 from pi05_websocket.units import UnitMap
-from pi05_websocket.wire.dialects import DialectChoice
 
 __all__ = ["RunCommand", "SimulatedRobot", "device", "run"]
 
@@ -79,9 +79,6 @@ class RunCommand:
 
     same_policy: bool = False
     """Whether servers that announce no fingerprint serve the same policy; else the arm holds and you decide."""
-
-    dialect: DialectChoice = "auto"
-    """How it talks; auto: by what it says of itself, else as OpenPI's."""
 
     task: str = "pick up the red cube"
     """What to do, in words."""
@@ -161,8 +158,7 @@ class RunCommand:
     jpeg_quality_floor: int = 75
     """Worst JPEG quality to be sent, 1 to 100."""
 
-    api_key_env: str | None = None
-    """Name of the environment variable that holds the server's key."""
+    access: tyro.conf.OmitArgPrefixes[ServerAccess] = field(default_factory=ServerAccess)
 
     trace: Path | None = None
     """Write each tick and exchange here, one JSON object a line."""
@@ -283,10 +279,9 @@ def run(argv: list[str]) -> int:
     if units is not None:
         print(units.table(), flush=True)
     controls = Controls()
-    connection = ConnectionConfig(
-        dialect=command.dialect,
+    connection = command.access.connection(
+        split_urls(command.url)[0],
         request_timeout=command.timeout,
-        headers=load_headers(api_key_env=command.api_key_env),
         image_transport=command.image_transport,
         jpeg_quality_floor=command.jpeg_quality_floor,
     )
@@ -333,6 +328,7 @@ def run(argv: list[str]) -> int:
                     control_hz=command.control_hz,
                     action_horizon=command.action_horizon,
                     action_kind=key_map.action_kind,
+                    dialect=command.access.dialect,
                 ),
                 command.preflight,
             ),

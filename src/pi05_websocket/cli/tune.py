@@ -18,7 +18,8 @@ import tyro
 
 from pi05_websocket.chunks.budget import Budget, Measured, budget, percentile
 from pi05_websocket.cli import EXIT_FAILED, EXIT_OK
-from pi05_websocket.client import ConnectionConfig, RemotePolicy, load_headers
+from pi05_websocket.cli.server_access import ServerAccess
+from pi05_websocket.client import RemotePolicy
 from pi05_websocket.data import Observation
 from pi05_websocket.errors import ConfigError
 from pi05_websocket.keymap import KeyMap
@@ -73,8 +74,7 @@ class TuneCommand:
     prompt: str = "Pick up the red cube."
     """Instruction to send."""
 
-    api_key_env: str | None = None
-    """Name of the environment variable that holds the server's key."""
+    access: tyro.conf.OmitArgPrefixes[ServerAccess] = field(default_factory=ServerAccess)
 
     json: Path | None = None
     """Write the round trips and the settings here."""
@@ -92,9 +92,8 @@ def run(argv: list[str]) -> int:
         raise ConfigError("seconds and control_hz: expected more than 0")
     key_map = preset(command.keymap).with_cameras(command.cameras)
     observation = sample_observation(key_map, command)
-    config = ConnectionConfig(
-        url=command.url,
-        headers=load_headers(api_key_env=command.api_key_env),
+    config = command.access.connection(
+        command.url,
         image_transport="raw",  # what is recommended about sizes is said of these bytes
     )
     with RemotePolicy(config=config, wait_for_server=30.0) as policy:

@@ -159,9 +159,9 @@ _ALL = (
         "dialect-other",
         "metadata",
         "refused",
-        "The metadata asks for what OpenPI's protocol does not have: an endpoint, a session.",
-        "The server speaks a dialect of another family; serve the checkpoint with OpenPI's serve_policy.py, or "
-        "with `pi05-websocket serve`.",
+        "The metadata is that of another family than the chosen dialect, or of one that is not certain.",
+        "Set `--policy.dialect` (docs/topics/dialects.md), or `auto`; or serve the checkpoint with OpenPI's "
+        "serve_policy.py or `pi05-websocket serve`.",
     ),
     Mistake(
         "metadata-width",

@@ -14,16 +14,12 @@ from pi05_websocket.camera_map import key_path, shown_key
 from pi05_websocket.data import ServerMetadata
 from pi05_websocket.doctor.facts import Setup
 from pi05_websocket.doctor.findings import Finding, found, passed
+from pi05_websocket.wire.dialects import AUTO, recognised, resembles
 
 __all__ = ["check_metadata", "check_prompt"]
 
-_FOREIGN = (
-    "needs_session_id",
-    "supported_embodiments",
-    "available_unnorm_keys",
-    "n_external_cameras",
-)
-"""What RoboArena, vLLM-Omni and starVLA put into their metadata, and OpenPI does not."""
+_FOREIGN = ("needs_session_id", "n_external_cameras", "action_space", "action_keys")
+"""What servers of other families put into their metadata, and OpenPI does not."""
 _MAX_TOKENS = 200
 """Of pi0.5's prompt with the state in it (`max_token_len`)."""
 _CHARACTERS_PER_TOKEN = 4
@@ -32,11 +28,7 @@ _TOKENS_PER_JOINT = 4
 
 def check_metadata(metadata: ServerMetadata, setup: Setup) -> list[Finding]:
     """Return what the server's metadata says about the settings."""
-    key_map, findings = setup.key_map, []
-    foreign = [key for key in _FOREIGN if metadata.get(key)]
-    if foreign:
-        said = f"the metadata has {', '.join(foreign)}: another family's server"
-        findings.append(found("metadata", "dialect-other", said))
+    key_map, findings = setup.key_map, _dialect(metadata, setup)
     width = _number(metadata.get("action_dim"))
     if width is not None and key_map.action_dim is not None and width != key_map.action_dim:
         said = f"the server's actions have {width:g} values, key map {key_map.name!r} {key_map.action_dim}"
@@ -51,6 +43,22 @@ def check_metadata(metadata: ServerMetadata, setup: Setup) -> list[Finding]:
     return [
         passed("metadata", f"agrees: {', '.join(sorted(map(str, metadata))) or 'says nothing'}")
     ]
+
+
+def _dialect(metadata: ServerMetadata, setup: Setup) -> list[Finding]:
+    known = recognised(metadata)
+    if known is None:
+        foreign = [key for key in _FOREIGN if metadata.get(key)]
+        if not foreign or setup.dialect != AUTO:
+            return []
+        said = (
+            f"the metadata has {', '.join(foreign)}: another family's server, and not certain which"
+        )
+    elif setup.dialect == AUTO or resembles(setup.dialect, known):
+        return []
+    else:
+        said = f"the server speaks {known.name} by its metadata, and dialect is {setup.dialect}"
+    return [found("metadata", "dialect-other", said)]
 
 
 def _joints(metadata: ServerMetadata, setup: Setup) -> list[Finding]:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from pi05_websocket.data import ActionKind, Float32Array, ServerMetadata
 from pi05_websocket.keymap import KeyMap
 from pi05_websocket.units import UnitMap
+from pi05_websocket.wire.dialects import DialectChoice
 
 __all__ = ["AnswerFacts", "CameraFacts", "RobotFacts", "Setup"]
 
@@ -32,6 +33,7 @@ class Setup:
     control_hz: float = 30.0
     action_horizon: int | None = None
     action_kind: ActionKind = "absolute"
+    dialect: DialectChoice = "auto"
     joint_ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     """Joint name to its calibrated range, in the robot's units."""
 

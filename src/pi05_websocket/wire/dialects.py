@@ -318,5 +318,10 @@ def recognised(metadata: Mapping[str, Any], path: str = "/") -> Dialect | None:
     return None
 
 
+def resembles(chosen: DialectChoice, known: Dialect) -> bool:
+    """Say whether a server of the chosen dialect may look like one that was recognised by its metadata."""
+    return chosen == known.name or (known is _ROBOARENA and chosen in ("dreamzero", "vllm-omni"))
+
+
 def _bare(path: str) -> str:
     return path.partition("?")[0].rstrip("/")

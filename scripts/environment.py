@@ -17,6 +17,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
+PROGRESS_S = 10.0
 OWN_UV = ROOT / ".uv"
 PYTHON_VERSION = "3.12"
 
@@ -75,7 +76,7 @@ def make_venv(uv: str) -> None:
         return
     wanted = sys.executable if has_version(sys.executable) else PYTHON_VERSION
     created = subprocess.run(
-        [uv, "venv", "-q", "--clear", "--python", wanted, str(VENV)], check=False
+        [uv, "venv", "-q", "--seed", "--clear", "--python", wanted, str(VENV)], check=False
     )
     if created.returncode != 0:
         sys.exit(NO_PYTHON)
@@ -104,9 +105,23 @@ def install(uv: str) -> None:
     # Compiled once here, because importing LeRobot without bytecode takes twice as long, every time.
     pinned = [*pip, "--compile-bytecode", "-r", str(pinned_packages())]
     for command in (pinned, [*pip, "--editable", str(ROOT)]):
-        done = subprocess.run(command, check=False)
-        if done.returncode != 0:
+        if run_with_progress(command) != 0:
             sys.exit("make setup: installing failed, see above")
+
+
+def run_with_progress(command: list[str]) -> int:
+    """Run a command that says nothing itself; say every few seconds how far it is. Return its exit code."""
+    started, free = time.monotonic(), shutil.disk_usage(ROOT).free
+    process = subprocess.Popen(command)
+    while True:
+        try:
+            return process.wait(timeout=PROGRESS_S)
+        except subprocess.TimeoutExpired:
+            grown = (free - shutil.disk_usage(ROOT).free) / 1e9
+            print(
+                f"setup: {time.monotonic() - started:.0f} s, {max(grown, 0):.1f} GB on the disk",
+                flush=True,
+            )
 
 
 def main() -> None:

@@ -31,7 +31,7 @@ TLS = {"tls_cert": "c", "tls_key": "k"}
 )
 def test_why_not_safe(ops: dict[str, Any], server: dict[str, Any], missing: str | None) -> None:
     """Beyond this machine it needs keys and TLS, unless somebody says that the network is trusted."""
-    said = OpsConfig(**ops).why_not_safe(ServerConfig(**server))
+    said = OpsConfig(ops_port=0, **ops).why_not_safe(ServerConfig(**server))
     assert (said is None) == (missing is None)
     assert (missing or "") in (said or "")
 
@@ -47,7 +47,7 @@ def test_why_not_safe(ops: dict[str, Any], server: dict[str, Any], missing: str 
 )
 def test_who_may_look_without_a_key(ops: dict[str, Any], free: bool) -> None:
     """Whoever is on this machine; beyond it, nobody where there are keys."""
-    assert OpsConfig(**ops).free_to_look == free
+    assert OpsConfig(ops_port=0, **ops).free_to_look == free
 
 
 @pytest.mark.parametrize("port", [-1, 65536])
@@ -55,3 +55,10 @@ def test_ports(port: int) -> None:
     """What is no port is refused before anything is loaded."""
     with pytest.raises(ConfigError, match=f"ops_port must be from 0 to 65535, got {port}"):
         OpsConfig(ops_port=port)
+
+
+@pytest.mark.parametrize("beside", [{"ops_host": "0.0.0.0"}, {"ops_admin_key_file": "f"}])
+def test_settings_without_a_port_are_a_mistake(beside: dict[str, str]) -> None:
+    """Somebody meant to open one."""
+    with pytest.raises(ConfigError, match=f"{next(iter(beside))} without ops_port"):
+        OpsConfig(**beside)  # type: ignore[arg-type]

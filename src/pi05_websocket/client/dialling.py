@@ -259,8 +259,9 @@ def _status_error(url: str, exc: picows.WSInvalidStatusError) -> Exception:
     status = int(exc.response.status) if exc.response is not None else 0
     if status in (401, 403):
         return AccessRefused(
-            f"{url}: HTTP {status}: the server refused the key. Set api_key_env or api_key_file"
-            " (auth_scheme='bearer' for servers that want a bearer token)."
+            f"{url}: HTTP {status}: the server wants a key, or refused this one. Give it as api_key_file or "
+            "api_key_env (ConnectionConfig: headers=load_headers(api_key_file=...)); auth_scheme='bearer' for "
+            "servers that want a bearer token."
         )
     if status in _RETRYABLE_STATUS:
         return _not_now(url, status, exc)

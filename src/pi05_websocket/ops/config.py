@@ -33,6 +33,14 @@ class OpsConfig:
     def __post_init__(self) -> None:
         if self.ops_port is not None and not 0 <= self.ops_port <= 65535:
             raise ConfigError(f"ops_port must be from 0 to 65535, got {self.ops_port}")
+        beside = [name for name in ("ops_host", "ops_admin_key_file") if self._changed(name)]
+        if self.ops_port is None and beside:
+            raise ConfigError(
+                f"{' and '.join(beside)} without ops_port: there is no operations port; give it one"
+            )
+
+    def _changed(self, name: str) -> bool:
+        return bool(getattr(self, name) != type(self).__dataclass_fields__[name].default)
 
     @property
     def free_to_look(self) -> bool:

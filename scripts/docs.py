@@ -29,6 +29,7 @@ WITH_BLOCKS = (
     ROOT / "docs" / "howto" / "gateway.md",
     ROOT / "docs" / "howto" / "several-servers.md",
     ROOT / "docs" / "howto" / "scale-out.md",
+    ROOT / "docs" / "topics" / "images.md",
 )
 """Documents with generated blocks among what people wrote."""
 MARK = (

@@ -126,6 +126,37 @@ def failover(figures: dict[str, Any]) -> str:
     return "\n".join(rows)
 
 
+def idle_link_block() -> str:
+    """Return what a pause costs, or how to get to know."""
+    path = FIGURES / "idle_link.json"
+    if not path.exists():
+        return "`.venv/bin/python benchmarks/idle_link.py` measures it."
+    return idle_link(json.loads(path.read_text(encoding="utf-8")))
+
+
+def idle_link(figures: dict[str, Any]) -> str:
+    """Return the table of `benchmarks/idle_link.py --json`."""
+    rows = [
+        "| client, images | bytes | of raw | median | 99th percentile | times what the bytes need |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, way in figures["ways"].items():
+        shown = name.replace("stock", "OpenPI's").replace("ours", "this project's")
+        rows.append(
+            f"| {shown.replace(', cold', ', without pongs')} | {way['bytes'] / 1000:.0f} kB | "
+            f"{way['of_raw']:.2f} | {way['p50_ms']:.0f} ms | {way['p99_ms']:.0f} ms | {way['ratio']:.2f} |"
+        )
+    where = figures["machine"]
+    rows += [
+        "",
+        f"{figures['mbit']:g} Mbit/s and {figures['rtt_ms']:g} ms, an observation every "
+        f"{figures['every_s']:g} s, {figures['count']} of each, a policy that answers at once; kernel TCP with "
+        f"{figures['congestion'].upper()} at both ends. What the bytes need: size / rate + round trip.",
+        f"Measured with `benchmarks/idle_link.py` on {where['machine']}, at commit {where['commit']}.",
+    ]
+    return "\n".join(rows)
+
+
 def expert_block() -> str:
     """Return the table of the expert's successes, or how to get one."""
     paths = sorted(FIGURES.glob("expert_success*.json"))
@@ -543,6 +574,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "round trip": round_trip_block,
     "failover": failover_block,
     "expert": expert_block,
+    "idle link": idle_link_block,
     "demo": demo_block,
     "distance": distance_block,
     "learned": learned_block,

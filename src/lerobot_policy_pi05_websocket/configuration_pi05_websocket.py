@@ -246,6 +246,10 @@ class PI05WebSocketConfig(PreTrainedConfig):  # type: ignore[misc]  # LeRobot is
     congestion_control: str = "bbr"
     """What the kernel shall use towards a server that is far, where it may; empty: the system's."""
 
+    keep_warm: bool = True
+    """Send six bytes every 50 ms for ten seconds after each exchange, to a server farther than 5 ms: kernels
+    without BBR begin anew after a pause, which costs the next observation several round trips."""
+
     image_transport: str = "auto"
     """`auto`: images as they are while that is quick, else as JPEG, as good as the link carries without delay;
     `raw`: never JPEG, the policy sees every pixel; `jpeg`: always. Only where the server reads JPEG."""
@@ -497,6 +501,7 @@ class PI05WebSocketConfig(PreTrainedConfig):  # type: ignore[misc]  # LeRobot is
             proxy=self.proxy,
             max_message_bytes=self.max_message_bytes,
             congestion_control=self.congestion_control,
+            keep_warm=self.keep_warm,
             image_transport=self.image_transport,  # type: ignore[arg-type]  # it checks it
             jpeg_quality_floor=self.jpeg_quality_floor,
         )

@@ -217,6 +217,28 @@ def test_relay_tables(figures: ModuleType) -> None:
     assert "load 1.0 at the beginning, 4.0 at the end" in lines[-1]
 
 
+def test_idle_link_table(figures: ModuleType) -> None:
+    """Whose client, which images, what they took and what they needed; the link and the machine below."""
+    way = {"bytes": 301000.0, "of_raw": 0.281, "needed_ms": 98.0, "p50_ms": 103.2, "p99_ms": 110.0}
+    measured = {
+        "machine": {"machine": "Linux x86_64, 2 cores", "commit": "abc1234"},
+        **{"mbit": 50.0, "rtt_ms": 50.0, "every_s": 0.8, "congestion": "cubic", "count": 60},
+        "ways": {
+            "stock, resized": way | {"ratio": 1.65},
+            "ours, resized, cold": way | {"ratio": 1.66},
+            "ours, resized": way | {"ratio": 1.054},
+        },
+    }
+
+    lines = figures.idle_link(measured).splitlines()
+
+    assert lines[2] == "| OpenPI's, resized | 301 kB | 0.28 | 103 ms | 110 ms | 1.65 |"
+    assert lines[3].startswith("| this project's, resized, without pongs | 301 kB")
+    assert lines[4].endswith("| 1.05 |")
+    assert lines[6].startswith("50 Mbit/s and 50 ms, an observation every 0.8 s, 60 of each")
+    assert "Linux x86_64, 2 cores, at commit abc1234" in lines[-1]
+
+
 def test_scale_out_table(figures: ModuleType) -> None:
     """Each way of each cell is a row; what it takes over the plain server, and under which load."""
     path = {

@@ -8,7 +8,9 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from pi05_websocket.bench import namespaces
@@ -68,6 +70,27 @@ def test_congestion_control_is_chosen_by_name():
     unknown = RealLink(near, policy="still", congestion="nonsense")
     with pytest.raises(ConnectFailed, match="nonsense"):
         unknown.__enter__()
+
+
+@pytest.mark.usefixtures("permitted")
+@pytest.mark.parametrize(("congestion", "pongs"), [("reno", True), ("bbr", False)])
+def test_a_resting_connection_is_kept_warm(tmp_path: Path, congestion: str, pongs: bool) -> None:
+    """A far one, of a kernel that forgets; the server lets the pongs pass, and takes no harm."""
+    image = np.zeros((24, 32, 3), np.uint8)
+    np.savez(tmp_path / "images.npz", realsense=image, wrist2=image)
+    asked = {"do": "paced", "images": str(tmp_path / "images.npz"), "count": 1, "every_s": 0.5}
+    sent = {}
+    try:
+        with RealLink(Link(name="far", rtt_ms=20), policy="instant", congestion=congestion) as link:
+            for way in ("ours, raw, cold", "ours, raw"):
+                before = link.ask(do="counters")["OutSegs"]
+                assert len(link.ask(**asked, way=way)["exchanges"]) == 1
+                sent[way] = link.ask(do="counters")["OutSegs"] - before
+    except ConnectFailed as exc:
+        pytest.skip(f"no {congestion} in this kernel: {exc}")
+
+    more = sent["ours, raw"] - sent["ours, raw, cold"]
+    assert (more > 15) is pongs  # 30 of them fit into three pauses
 
 
 def test_a_proxy_delays_messages_where_nothing_else_can_be_had():

@@ -55,9 +55,10 @@ def _serve(facts: dict[str, Any]) -> None:
         policy: Any = ExpertPolicy()
     else:
         policy = StillPolicy()
+    served = policy if facts["policy"] == "instant" else Charged(policy)
     host = f"{namespaces.PREFIX}{facts['end']}" if facts["handover"] is not None else _HERE
     # Nobody else is in the benchmark's own network.
-    server = WebsocketPolicyServer(Charged(policy), host, 0, config=ServerConfig(insecure=True))
+    server = WebsocketPolicyServer(served, host, 0, config=ServerConfig(insecure=True))
 
     def wait_for_the_end() -> None:
         with contextlib.suppress(OSError):
@@ -69,8 +70,11 @@ def _serve(facts: dict[str, Any]) -> None:
 
 
 def _be_robot(facts: dict[str, Any]) -> None:
+    import numpy as np
+
     from pi05_websocket.bench.cells import Cell
     from pi05_websocket.bench.links import Link
+    from pi05_websocket.bench.paced import WAYS, paced
     from pi05_websocket.bench.real import RealBench, connect, round_trips
 
     before = namespaces.tcp_counters() if os.path.exists("/proc/self/net/snmp") else {}
@@ -89,6 +93,16 @@ def _be_robot(facts: dict[str, Any]) -> None:
                     policy, job["count"], pause_s=job["pause_s"], pixels=job["pixels"]
                 )
                 _say({"round_trips_ms": trips})
+            elif job["do"] == "paced":
+                with np.load(job["images"]) as images:
+                    timed = paced(
+                        facts["url"],
+                        WAYS[job["way"]],
+                        dict(images),
+                        count=job["count"],
+                        every_s=job["every_s"],
+                    )
+                _say({"exchanges": timed})
             else:
                 now = namespaces.tcp_counters() if before else {}
                 _say({name: now[name] - before[name] for name in now})

@@ -120,7 +120,7 @@ class RealLink:
         kind: How it is made.
         seed: Of the link's randomness.
         congestion: Congestion control of both ends; "": the system's.
-        policy: What is served: `expert`, or `still` for round trips alone.
+        policy: What is served: `expert`; for round trips alone `still`, or `instant`, which takes no time.
     """
 
     def __init__(
@@ -130,7 +130,7 @@ class RealLink:
         kind: Kind = "tun",
         seed: int = 0,
         congestion: str = "",
-        policy: Literal["expert", "still"] = "expert",
+        policy: Literal["expert", "still", "instant"] = "expert",
     ) -> None:
         self.link = link
         self.congestion = congestion

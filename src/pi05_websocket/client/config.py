@@ -88,6 +88,10 @@ class ConnectionConfig:
     """What the kernel shall use for a connection that took more than 10 ms to open, where it may: CUBIC, the
     usual one, takes lost packets for congestion. Empty: the system's."""
 
+    keep_warm: bool = True
+    """Send six bytes every 50 ms for ten seconds after each exchange, to a server farther than 5 ms: kernels
+    without BBR begin anew after a pause, which costs the next observation several round trips."""
+
     image_transport: ImageTransport = "auto"
     """`auto`: images as they are while that is quick, else as JPEG, as good as the link carries without delay;
     `raw`: never JPEG, the policy sees every pixel; `jpeg`: always. Only where the server reads JPEG."""

@@ -23,6 +23,7 @@ from pi05_websocket.client.backoff import Backoff
 from pi05_websocket.client.config import ConnectionConfig
 from pi05_websocket.client.dialling import open_transport
 from pi05_websocket.client.exchange import Exchange, Reply
+from pi05_websocket.client.keep_warm import KeepWarm, needs_warmth
 from pi05_websocket.client.transport import HEADROOM, Transport
 from pi05_websocket.data import ServerMetadata
 from pi05_websocket.errors import (
@@ -108,6 +109,8 @@ class Connection:
         """Whether nothing was under way when the transport ended."""
         self._idled = False
         """Whether that was all that ended it."""
+        self._keep_warm: KeepWarm | None = None
+        """Of the present transport; None where a pause makes it no slower."""
         self._backoff = Backoff(config.backoff_first, config.backoff_max, random.random)
         self._loop = asyncio.new_event_loop()
         self._main: asyncio.Task[None] | None = None
@@ -344,6 +347,8 @@ class Connection:
         overdue = self._loop.call_later(limit, self._renew, exchange, limit)
         self._exchanges[exchange.seq] = (exchange, overdue)
         self._protocol.request_sent(exchange.seq, reset=reset != "none")
+        if self._keep_warm is not None:
+            self._keep_warm.works()
         self._transport.send(buffer)
 
     def _renew(self, exchange: Exchange, limit: float) -> None:
@@ -380,8 +385,19 @@ class Connection:
             sorted(map(str, metadata)),
             "" if dialect is OPENPI else f", dialect {dialect.name}",
         )
+        self._warm_up()
         self._set(ConnectionState.READY, None)
         self._stop_waiting_for_metadata()
+
+    def _warm_up(self) -> None:
+        transport = self._transport
+        if (
+            transport is not None
+            and self.config.keep_warm
+            and needs_warmth(transport.connect_s, transport.congestion)
+        ):
+            self._keep_warm = KeepWarm(transport, self._loop)
+            self._keep_warm.rests()
 
     def _stop_waiting_for_metadata(self) -> None:
         if self._greeted is not None and not self._greeted.done():
@@ -412,6 +428,8 @@ class Connection:
         exchange, overdue = self._exchanges.pop(seq, (None, None))
         if overdue is not None:
             overdue.cancel()
+        if self._keep_warm is not None and not self._exchanges:
+            self._keep_warm.rests()
         return exchange
 
     def _fail_all(self, error: Pi05WebsocketError) -> None:
@@ -427,6 +445,9 @@ class Connection:
             # No longer READY from this moment on: what is submitted now must fail, not vanish.
             self._set(ConnectionState.CONNECTING, reason)
         self._fail_all(reason)  # whatever is left belongs to this transport
+        if self._keep_warm is not None:
+            self._keep_warm.works()
+            self._keep_warm = None
         self._ended.set_result(reason)
         self._stop_waiting_for_metadata()
 

@@ -76,7 +76,8 @@ async def open_transport(config: ConnectionConfig, transport: Transport) -> None
     dialled: list[socket.socket] = []
 
     async def dial(url: object) -> socket.socket:
-        sock, transport.connect_s = await _tcp_connect(config, url.host, url.port)  # type: ignore[attr-defined]
+        sock, took_s = await _tcp_connect(config, url.host, url.port)  # type: ignore[attr-defined]
+        transport.dialled(sock, took_s, _congestion_control(sock))
         dialled.append(sock)
         return sock
 
@@ -153,6 +154,16 @@ def _use_congestion_control(sock: socket.socket, name: str) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, option, name.encode())
     except OSError as exc:
         logger.debug("congestion control %s is not to be had here: %s", name, exc)
+
+
+def _congestion_control(sock: socket.socket) -> str:
+    """Return which one the kernel uses; "" where it does not say."""
+    option = getattr(socket, "TCP_CONGESTION", None)
+    if option is None:
+        return ""
+    with contextlib.suppress(OSError):
+        return sock.getsockopt(socket.IPPROTO_TCP, option, 16).rstrip(b"\0").decode()
+    return ""
 
 
 async def _tcp_connect(

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from typing import Protocol
 
 import picows
+
+from pi05_websocket.client.keep_warm import unacknowledged
 
 __all__ = ["HEADROOM", "Listener", "Transport"]
 
@@ -35,6 +38,9 @@ class Transport(picows.WSListener):  # type: ignore[misc]  # picows is compiled 
     def __init__(self, listener: Listener, max_message_bytes: int) -> None:
         self.connect_s: float | None = None
         """Seconds that opening the TCP connection took, about one round trip; None before."""
+        self.congestion = ""
+        """The congestion control of its kernel; "" where it does not say."""
+        self._sock: socket.socket | None = None
         self._listener: Listener | None = listener
         self._max_message_bytes = max_message_bytes
         self._message: bytearray | None = None
@@ -60,6 +66,25 @@ class Transport(picows.WSListener):  # type: ignore[misc]  # picows is compiled 
         """Send a binary message that stays as it is, at the price of a copy; as `send` otherwise."""
         if self._ws is not None and not self._ws.is_disconnected:
             self._ws.send(picows.WSMsgType.BINARY, message)
+
+    def dialled(self, sock: socket.socket, took_s: float, congestion: str) -> None:
+        """Note what it runs over."""
+        self._sock, self.connect_s, self.congestion = sock, took_s, congestion
+
+    def send_pong(self) -> None:
+        """Send an empty pong that nobody asked for."""
+        if self._ws is not None and not self._ws.is_disconnected:
+            self._ws.send_pong()
+
+    def unacknowledged(self) -> int:
+        """Return the bytes that the other kernel has not acknowledged."""
+        return 0 if self._sock is None else unacknowledged(self._sock)
+
+    def vanished(self, why: str) -> None:
+        """End a connection that carries nothing any more; the listener hears of it."""
+        if self._ws is not None and not self._ws.is_disconnected:
+            self._closed_by = (1006, why)
+            self._ws.disconnect(graceful=False)
 
     async def round_trips(self, rounds: int) -> list[float]:
         """Return the seconds so many pings took, one after the other; none on a connection that is gone."""

@@ -212,7 +212,9 @@ class IncompatibleServer(Pi05WebsocketError):
 
 
 class PolicyChanged(Pi05WebsocketError):
-    """Of several servers those that are left serve another policy than the arm follows, or do not say which.
+    """The server came back as another policy than the arm follows; of several, those that are left did.
+
+    Or they do not say which theirs is.
 
     Attributes:
         expected: The fingerprint of the policy the arm follows; None: it has none.

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -55,11 +56,12 @@ def serve() -> Iterator[Callable[..., WebsocketPolicyServer]]:
         def start(
             name: str, metadata: dict[str, Any] | None = None, **settings: Any
         ) -> WebsocketPolicyServer:
+            port = settings.pop("port", 0)
             config = ServerConfig(**settings)
-            policy = Echo(name)
-            return stack.enter_context(
-                WebsocketPolicyServer(policy, "127.0.0.1", 0, metadata or {}, config=config)
+            made = WebsocketPolicyServer(
+                Echo(name), "127.0.0.1", port, metadata or {}, config=config
             )
+            return stack.enter_context(made)
 
         yield start
 
@@ -304,6 +306,40 @@ def test_the_arm_holds_where_nothing_proves_the_policy(
     assert (caught.value.got == caught.value.expected) is (before == after)
     assert policy.accept()
     assert ask(policy) == "b"
+
+
+def test_an_only_server_that_comes_back_as_another_policy(serve: Any) -> None:
+    """It is not asked until a person accepts it; the same policy goes on; a stock server says nothing."""
+    first = serve("a", SAME)
+    with RemotePolicy(config=replace(SHORT, url=first.url)) as policy:
+        assert policy.infer({"number": 1})["by"] == "a"
+        assert not policy.accept()
+        first.close()
+        serve("same", SAME, port=first.port)
+        assert eventually(lambda: policy.unavailable() is None)
+        assert policy.infer({"number": 2})["by"] == "same"
+
+    stock = serve("a", **AS_STOCK)
+    with RemotePolicy(config=replace(SHORT, url=stock.url)) as policy:
+        assert policy.infer({"number": 1})["by"] == "a"
+        stock.close()
+        serve("b", port=stock.port, **AS_STOCK)
+        assert eventually(lambda: policy.unavailable() is None)
+        assert policy.infer({"number": 2})["by"] == "b"
+
+    ours = serve("a", SAME)
+    with RemotePolicy(config=replace(SHORT, url=ours.url)) as policy:
+        assert policy.submit({"number": 1}).result(5).value["by"] == "a"
+        ours.close()
+        serve("b", OTHER, port=ours.port)
+        assert eventually(lambda: isinstance(policy.unavailable(), PolicyChanged))
+        refused = policy.submit({"number": 2})
+        with pytest.raises(PolicyChanged, match="serves another policy than"):
+            policy.infer({"number": 3})
+        with pytest.raises(PolicyChanged):
+            refused.result(5)
+        assert policy.accept()
+        assert policy.infer({"number": 4})["by"] == "b"
 
 
 def test_stock_servers_are_one_policy_where_the_user_says_so(serve: Any, pool: Any) -> None:

@@ -198,6 +198,14 @@ class Connection:
         exchange.future.set_exception(self._not_ready())
         return exchange
 
+    def refuse(self, error: Pi05WebsocketError) -> Exchange:
+        """Return an exchange that has failed before anything was sent."""
+        with self._changed:
+            exchange = Exchange(self._next_seq, 0, 0.0, first=False, quality=None)
+            self._next_seq += 1
+        exchange.future.set_exception(error)
+        return exchange
+
     def ping(self, rounds: int, timeout: float) -> list[float]:
         """Return the seconds that empty messages take to the server and back; none where no answer comes.
 

@@ -17,6 +17,7 @@ from pi05_websocket.client.config import ConnectionConfig, load_headers, openpi_
 from pi05_websocket.client.connection import Connection, ConnectionState
 from pi05_websocket.client.exchange import Exchange
 from pi05_websocket.client.image_quality import ImageQuality, Sent
+from pi05_websocket.client.sameness import Sameness
 from pi05_websocket.client.speaking import Speaking
 from pi05_websocket.client.transport import HEADROOM
 from pi05_websocket.data import Observation, ServerMetadata
@@ -26,10 +27,12 @@ from pi05_websocket.errors import (
     DeadlineExceeded,
     IncompatibleServer,
     Pi05WebsocketError,
+    PolicyChanged,
 )
 from pi05_websocket.wire import codec
 from pi05_websocket.wire.dialects import OPENPI, Dialect
 from pi05_websocket.wire.encoded_images import encode_images, reads_jpeg
+from pi05_websocket.wire.fingerprint import fingerprint_of
 from pi05_websocket.wire.messages import server_infer_ms
 from pi05_websocket.wire.realtime import read_realtime_reply
 
@@ -70,6 +73,8 @@ class RemotePolicy:
         config: Everything else; excludes the three above.
         wait_for_server: Seconds the constructor waits for the server to come up, as OpenPI's does without
             limit; 0 returns at once and connects in the background.
+        alone: Whether this is the only server: then one that comes back with another fingerprint is not asked
+            until a person wants that (`accept`). A pool decides it for all of its servers.
 
     Raises:
         ConfigError: Contradicting arguments.
@@ -84,6 +89,7 @@ class RemotePolicy:
         *,
         config: ConnectionConfig | None = None,
         wait_for_server: float = 60.0,
+        alone: bool = True,
     ) -> None:
         if config is None:
             config = ConnectionConfig(
@@ -100,6 +106,7 @@ class RemotePolicy:
         self._images = ImageQuality(config.image_transport, config.jpeg_quality_floor)
         self._greeted = 0
         self._under_way = 0
+        self._sameness = Sameness(1) if alone else None
         if wait_for_server > 0:
             try:
                 self._wait_for_server(wait_for_server)
@@ -135,6 +142,7 @@ class RemotePolicy:
 
         Raises:
             EncodeError: The observation holds something the wire cannot carry.
+            PolicyChanged: The server came back as another policy, and nobody has accepted it.
             PolicyError: The server's policy failed; its traceback is `.detail`.
             DeadlineExceeded: No reply within `request_timeout` (`first_request_timeout` before the first).
             TransportError: No connection.
@@ -142,6 +150,9 @@ class RemotePolicy:
         """
         packed = self._encode(obs)
         self.connection.wait_ready(self.patience)
+        changed = self._policy_changed()
+        if changed is not None:
+            raise changed
         if packed.greeting != self.connection.greeting.number:
             self._free_buffers.append(packed.buffer)
             packed = self._encode(obs)  # for the server that is there now
@@ -159,13 +170,26 @@ class RemotePolicy:
         Raises:
             EncodeError: The observation holds something the wire cannot carry.
         """
-        return self._submit(self._encode(obs))
+        changed = self._policy_changed()
+        return (
+            self._submit(self._encode(obs)) if changed is None else self.connection.refuse(changed)
+        )
 
     def unavailable(self) -> Pi05WebsocketError | None:
         """Return why no request can be sent now, or None. Returns at once."""
         if self.connection.state is ConnectionState.READY:
-            return None
+            return self._policy_changed()
         return self.connection.error or ConnectFailed(f"{self.config.url}: not connected yet")
+
+    def accept(self) -> bool:
+        """Go on with the policy that is there, as a person wants; say whether there was a question."""
+        if self.connection.state is not ConnectionState.READY or self._policy_changed() is None:
+            return False
+        with self._lock:
+            assert self._sameness is not None
+            self._sameness.follow(0)
+        logger.warning("a person accepts the policy that %s serves now", self.config.url)
+        return True
 
     def reset(self) -> None:
         """Begin a new episode. What goes over the wire is the dialect's; in OpenPI's own, nothing."""
@@ -206,12 +230,29 @@ class RemotePolicy:
         with self._lock:
             if greeting.number != self._greeted:
                 self._greeted = greeting.number
+                if self._sameness is not None:
+                    self._sameness.came(0, fingerprint_of(greeting.metadata or {}))
                 said = self._images.connected(
                     announced=reads_jpeg(greeting.metadata), connect_s=greeting.connect_s
                 )
             quality = self._images.quality
         self._tell(said)
         return greeting.number, quality
+
+    def _policy_changed(self) -> PolicyChanged | None:
+        """Return why the arm may not go on with the policy that is there; None: it is the same."""
+        if self._sameness is None:
+            return None
+        greeting = self.connection.greeting
+        with self._lock:
+            self._sameness.came(0, fingerprint_of(greeting.metadata or {}))
+            if self._sameness.agrees(0):
+                return None
+            return PolicyChanged(
+                self._sameness.why_not(0, [self.config.url]),
+                expected=self._sameness.expected,
+                got=self._sameness.said(0),
+            )
 
     def _tell_reset(self, greeting: int, dialect: Dialect, observation: Observation) -> None:
         """Tell the server that an episode begins, once; its answer goes before all later ones."""
@@ -233,7 +274,7 @@ class RemotePolicy:
     def _submit(self, packed: _Packed) -> Exchange:
         if packed.observation is not None:
             self._tell_reset(packed.greeting, packed.dialect, packed.observation)
-        any_server = packed.quality is None and packed.dialect is OPENPI
+        any_server = packed.quality is None and packed.dialect is OPENPI and not self._is_known
         exchange = self.connection.submit(
             packed.buffer,
             quality=packed.quality,
@@ -245,6 +286,11 @@ class RemotePolicy:
         exchange.when_done(lambda: self._done(exchange, packed, alone))
         return exchange
 
+    @property
+    def _is_known(self) -> bool:
+        """Whether the arm follows a policy with a fingerprint: no other server may get the request."""
+        return self._sameness is not None and self._sameness.expected is not None
+
     def _done(self, exchange: Exchange, packed: _Packed, alone: bool) -> None:
         """Take back the buffer, and learn from how long it took; on the loop thread."""
         # Reuse spares a megabyte of page faults for each observation (276 measured on a stock client).
@@ -252,6 +298,8 @@ class RemotePolicy:
         said = None
         with self._lock:
             self._under_way -= 1
+            if self._sameness is not None and exchange.future.exception() is None:
+                self._sameness.follow(0)
             if alone and packed.greeting == self._greeted:
                 said = self._learn(exchange)
         self._tell(said)

@@ -113,7 +113,9 @@ class PolicyPool:
         self._sameness = Sameness(len(configs), marked=same_policy)
         self._greeted = [0] * len(configs)
         self._closed = False
-        self._servers = [RemotePolicy(config=config, wait_for_server=0) for config in configs]
+        self._servers = [
+            RemotePolicy(config=config, wait_for_server=0, alone=False) for config in configs
+        ]
         if wait_for_server > 0:
             try:
                 self._wait(wait_for_server)

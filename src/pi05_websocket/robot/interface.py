@@ -145,7 +145,7 @@ class RequestPolicy(Protocol):
 
 @runtime_checkable
 class SeveralServers(Protocol):
-    """A policy that a person may have to accept: `PolicyPool` is one."""
+    """A policy that a person may have to accept: `RemotePolicy` and `PolicyPool` are."""
 
     def accept(self) -> bool:
         """Go on with the policy that is there, as a person wants; say whether there was a question."""

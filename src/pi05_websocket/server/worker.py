@@ -78,6 +78,8 @@ class PolicyWorker:
             max_batch=config.max_batch if takes_batches(policy) else 1,
             window_s=config.batch_window_ms / 1000,
         )
+        self._groups_itself = callable(getattr(policy, "batch_key", None))
+        """Whether the policy is to be asked which requests may share a batch; else they show it."""
         self._lock = threading.Lock()
         self._to_do = threading.Condition(self._lock)
         """Rung for the policy thread."""
@@ -88,6 +90,10 @@ class PolicyWorker:
         self._undecoded: DecodingOrder[_Waiting] = DecodingOrder()
         self._episodes: WeakKeyDictionary[Asker, str] = WeakKeyDictionary()
         """Which episode a connection is in, in dialects that say so."""
+        self._reading = _DECODERS
+        """Threads beside that are awake and unpack nothing."""
+        self._resting = 0
+        """Threads beside that wait until they are rung for."""
         self._times = ModelTimes()
         self._idle = False
         """Whether the policy thread waits, and nobody has rung for it."""
@@ -145,7 +151,7 @@ class PolicyWorker:
             if self._idle:
                 self._ring()
             else:
-                self._to_decode.notify()
+                self._ring_decoder()
 
     def forget(self, connection: Hashable) -> None:
         """Drop what waits for a connection that is gone."""
@@ -189,24 +195,39 @@ class PolicyWorker:
 
     # ---------------------------------------------------------------------------------------- decoding
 
+    def _ring_decoder(self) -> None:
+        """Have somebody decode, with the lock held, unless a thread reads: it looks for more by itself."""
+        if self._resting and not self._reading:
+            self._resting -= 1
+            self._reading += 1
+            self._to_decode.notify()
+
     def _decode_beside(self) -> None:
         while True:
             with self._lock:
                 while not self._stopping and (waiting := self._take_undecoded()) is None:
-                    self._to_decode.wait()
+                    self._reading -= 1
+                    self._resting += 1
+                    self._to_decode.wait()  # who rings counts
                 if self._stopping:
                     return
-            assert waiting is not None
+                assert waiting is not None
+                unpacks = waiting.item.packed is not None
+                if unpacks:  # which may take long: another thread reads meanwhile
+                    self._reading -= 1
+                    if self._undecoded:
+                        self._ring_decoder()
             self._decode(waiting)
             waiting = None  # while waiting, keep no received message alive
+            if unpacks:
+                with self._lock:
+                    self._reading += 1
 
     def _take_undecoded(self, *, to_read: bool = False) -> _Waiting | None:
         """Return whose turn it is, with the lock held; who is answered already is passed over."""
         while (waiting := self._undecoded.take(to_read=to_read)) is not None:
             if waiting.answer is None:
                 waiting.packed = False  # now it is not superseded until it is ready
-                if self._undecoded:
-                    self._to_decode.notify()
                 return waiting
             self._undecoded.done(waiting.session)
         return None
@@ -216,6 +237,8 @@ class PolicyWorker:
         request = waiting.item
         answer = read(request) if request.packed is None else unpack(request)
         with self._lock:
+            if not self._groups_itself:
+                waiting.group = batch_key(self._policy, _to_group(request))
             waiting.packed = request.packed is not None
             waiting.ready = not waiting.packed
             waiting.answer = waiting.answer or answer
@@ -225,8 +248,9 @@ class PolicyWorker:
                 waiting.due, waiting.deadline = request.due, request.deadline
             if waiting.packed:
                 self._undecoded.to_unpack(waiting.session, waiting)
-                self._to_decode.notify()
             self._undecoded.done(waiting.session)
+            if self._undecoded:
+                self._ring_decoder()
             self._sessions.supersede(waiting.session)
             self._settle([waiting.session])
             if waiting.ready:
@@ -277,10 +301,12 @@ class PolicyWorker:
                     for waiting in plan.batch:
                         self._sessions.take(waiting)
                     if self._undecoded:
-                        self._to_decode.notify()  # it was this thread that was rung for
+                        self._ring_decoder()  # it was this thread that was rung for
                     return None, plan.batch
                 unread = self._take_undecoded(to_read=True)
                 if unread is not None:
+                    if self._undecoded:
+                        self._ring_decoder()
                     return partial(self._decode, unread), None
                 if not plan.late:
                     self._idle = True
@@ -293,7 +319,7 @@ class PolicyWorker:
         found: list[tuple[_Waiting, Hashable, Outcome | None]] = []
         for waiting in new:
             try:
-                group = batch_key(self._policy, _for_policy(waiting.item, 0.0, 0))
+                group = batch_key(self._policy, _to_group(waiting.item))
                 hash(group)
                 found.append((waiting, group, None))
             except BaseException as exc:  # whatever it is belongs to this request alone
@@ -422,6 +448,12 @@ def _for_policy(request: Request, queue_ms: float, seed: int) -> PolicyRequest:
         queue_ms=queue_ms,
         seed=session_seed(seed, connection.number, request.number),
         state=connection.state,
+    )
+
+
+def _to_group(request: Request) -> PolicyRequest:
+    return PolicyRequest(
+        observation=request.observation, realtime=request.realtime, state=request.connection.state
     )
 
 

@@ -20,6 +20,7 @@ from lerobot.utils.constants import OBS_STATE
 from torch import Tensor
 
 from pi05_websocket.errors import ConfigError, ObservationError
+from pi05_websocket.wire.decoding import path_text
 
 __all__ = ["WITH_QUEUES", "ObservationKeys"]
 
@@ -28,6 +29,9 @@ WITH_QUEUES = ("multi_task_dit", "tdmpc", "vqbet")
 """Types that answer from queues of their own, which they fill with what they see first."""
 
 _RESIZE_BY_THEMSELVES = ("pi0", "pi05", "smolvla")
+_MOST_NAMED = 12
+"""Keys in an error; robots have up to ten cameras."""
+
 _PLACEHOLDER = "empty_camera"
 """Cameras of the pretraining that this policy does not have; it fills them in itself."""
 
@@ -146,7 +150,7 @@ class ObservationKeys:
         raise ObservationError(
             key,
             f"the policy's input {name}",
-            f"the keys {', '.join(sorted(map(str, observation))) or 'none'}",
+            f"the keys {_named(observation)}",
             f"Let the robot's key map send it, or serve with ?{name}=ITS_KEY",
         )
 
@@ -182,6 +186,13 @@ def _prompt(observation: Mapping[str, Any]) -> str:
     if not isinstance(prompt, str):
         raise ObservationError(PROMPT, "text", _described(prompt))
     return prompt
+
+
+def _named(observation: Mapping[str, Any]) -> str:
+    """Return the names of what was sent; whoever sends chooses how long and how many they are."""
+    keys = sorted(map(str, observation))
+    more = f" and {len(keys) - _MOST_NAMED} more" if len(keys) > _MOST_NAMED else ""
+    return ", ".join(path_text([key]) for key in keys[:_MOST_NAMED]) + more or "none"
 
 
 def _described(value: Any) -> str:

@@ -127,6 +127,8 @@ def requests_inference(policy: Policy) -> RequestsInference | None:
 def batch_key(policy: Policy, request: PolicyRequest) -> Hashable:
     """Return what the requests of one batch have in common, by the policy's `batch_key(request)`.
 
+    The server calls it where it calls the rest of the policy, on one thread, between inferences.
+
     Without one, a request that follows a running chunk shares no batch with one that does not, where the policy
     can follow at all.
     """

@@ -22,9 +22,11 @@ from pi05_websocket.errors import (
     RequestRefused,
 )
 from pi05_websocket.wire import codec
+from pi05_websocket.wire.encoded_images import encode_images
 from pi05_websocket.wire.protocol import (
     CLOSE_INTERNAL_ERROR,
     TRACEBACK_CLOSE_REASON,
+    Asked,
     ClientProtocol,
     MetadataReceived,
     ProtocolState,
@@ -317,6 +319,37 @@ def test_what_a_server_announced_can_be_asked() -> None:
     server = ServerProtocol({}, encoded_images=True, deadlines=True)
     assert (server.encoded_images, server.reads_realtime) == (True, True)
     assert (ServerProtocol({}).encoded_images, ServerProtocol({}).reads_realtime) == (False, False)
+
+
+def test_images_are_unpacked_after_reading() -> None:
+    """Reading is quick, and says what the robot says; `request` does both."""
+    image = np.zeros((32, 32, 3), np.uint8)
+    packed, _ = encode_images({"image": image, "prompt": "pick"}, 80)
+    payload = codec.encode(packed)
+    server = ServerProtocol({}, encoded_images=True, deadlines=True)
+    asked = server.read(payload)
+    assert isinstance(asked, Asked)
+    assert (asked.packed, asked.observation["image"]["shape"]) == (True, [32, 32, 3])
+    for observation in (server.unpacked(asked.observation), server.request(payload)[0]):
+        assert np.array_equal(observation["image"], image)
+    for other in (server.read(codec.encode(OBSERVATION)), ServerProtocol({}).read(payload)):
+        assert isinstance(other, Asked)
+        assert not other.packed
+    assert ServerProtocol({}).unpacked(packed) is packed
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_an_error_text_has_a_bound(debug: bool) -> None:
+    """What a policy quotes may be what a client has sent; the client finds the error all the same."""
+    server = ServerProtocol({}, debug=debug)
+    try:
+        raise KeyError("k" * 1_000_000)
+    except KeyError as exc:
+        text = server.error_text(exc)
+    assert len(text) < 66_000
+    assert text.endswith("characters more)\n")
+    assert str(server_error(text)).startswith("server error: KeyError: 'kkk")
+    assert len(server.passed_on(server_error(f"KeyError: {'k' * 1_000_000}\n"))) < 66_000
 
 
 def test_without_debug_no_file_and_no_note_is_told() -> None:

@@ -21,6 +21,7 @@ from pi05_websocket.client import ConnectionConfig, RemotePolicy
 from pi05_websocket.errors import ConnectFailed
 from pi05_websocket.server import ServerConfig, WebsocketPolicyServer
 from pi05_websocket.wire import codec
+from pi05_websocket.wire.encoded_images import encode_images
 
 SHORT = {
     "ping_interval_s": 0,
@@ -36,14 +37,21 @@ BINARY, CONTINUATION, PING = 0x82, 0x00, 0x89
 NOTHING = bytes(4)
 """A mask that changes nothing."""
 
+SMALL = np.zeros(50_000, np.uint8)
+PHOTO = np.add.outer(np.arange(224), np.arange(224)).astype(np.uint8)[:, :, None].repeat(3, axis=2)
+
 Ended = Callable[[socket.socket], bool]
 
 
 class Echo:
-    """Answers with the request's number and, where it is asked to, a megabyte more."""
+    """Answers with the request's number and, where it is asked to, a megabyte more; remembers whom."""
+
+    def __init__(self) -> None:
+        self.numbers: list[int] = []
 
     def infer(self, observation: dict[str, Any]) -> dict[str, Any]:
         """Return at once."""
+        self.numbers.append(observation["number"])
         more = np.zeros(observation.get("more", 0), np.uint8)
         return {
             "actions": np.ones((2, 6), np.float32),
@@ -57,9 +65,12 @@ def serve() -> Iterator[Callable[..., WebsocketPolicyServer]]:
     """Start servers with short patience; they stop at the end."""
     servers: list[WebsocketPolicyServer] = []
 
-    def start(host: str = "127.0.0.1", **settings: Any) -> WebsocketPolicyServer:
+    def start(
+        host: str = "127.0.0.1", policy: Any = None, **settings: Any
+    ) -> WebsocketPolicyServer:
         config = ServerConfig(**{**SHORT, **settings})
-        servers.append(WebsocketPolicyServer(Echo(), host, 0, config=config).start())
+        policy = policy or Echo()
+        servers.append(WebsocketPolicyServer(policy, host, 0, config=config).start())
         return servers[-1]
 
     yield start
@@ -97,11 +108,11 @@ class Robot:
         self._health = server.url.replace("ws", "http", 1) + "/healthz"
         self._asked = 0
 
-    def notices_nothing(self) -> None:
+    def notices_nothing(self, image: Any = SMALL, times: int = 3) -> None:
         """Ask a few times; the connection is the first one still."""
-        for _ in range(3):
+        for _ in range(times):
             self._asked += 1
-            reply = self._policy.infer({"number": self._asked, "image": np.zeros(50_000, np.uint8)})
+            reply = self._policy.infer({"number": self._asked, "image": image})
             assert reply["number"] == self._asked
         assert self._policy.connection.reconnects == 0
         if self._health.startswith("http:"):
@@ -305,6 +316,30 @@ def test_requests_without_end_in_one_piece(
     while replies.count(b"number") < 90:
         replies += modest.recv(65536)
     other.notices_nothing()
+
+
+@pytest.mark.parametrize(
+    ("image", "settings"),
+    [(SMALL, {}), (PHOTO, {"image_transport": "jpeg"})],
+    ids=["arrays", "images"],
+)
+def test_images_that_are_dear_to_unpack(
+    serve: Any, dial: Any, robot: Any, image: Any, settings: Any
+) -> None:
+    """Megapixels in a few bytes: another robot's requests go before all but a few of those that wait."""
+    policy = Echo()
+    server = serve(policy=policy, max_queued_requests=64)
+    other = robot(server, **settings)
+    dear, _ = encode_images({"number": -1, "image": np.zeros((4000, 5000, 3), np.uint8)}, 50)
+    client = dial(server, upgraded=True)
+    client.sendall(frame(BINARY, codec.encode(dear)) * 30)
+    while not policy.numbers:
+        time.sleep(0.001)
+    other.notices_nothing(image, times=10)
+    assert policy.numbers.count(-1) <= 10
+    client.close()  # and with it goes what waits
+    other.notices_nothing(image)
+    assert policy.numbers.count(-1) <= 12
 
 
 def test_many_long_messages_that_do_not_end(

@@ -6,8 +6,10 @@ from __future__ import annotations
 import http.client
 import itertools
 import logging
+import time
 from datetime import UTC, datetime
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -23,6 +25,10 @@ from pi05_websocket.errors import (
 )
 from pi05_websocket.server.keys_file import add_key
 from pi05_websocket.server.records import Closed, Opened, Record, RequestRecord
+from pi05_websocket.server.requests import Answered, Refused, Request
+from pi05_websocket.wire import codec
+from pi05_websocket.wire.encoded_images import encode_images
+from pi05_websocket.wire.protocol import ServerProtocol
 from pi05_websocket.wire.realtime import (
     RealtimeReply,
     RealtimeRequest,
@@ -149,6 +155,68 @@ def test_newest_wins_while_a_robot_waits(world: Any, make_gate: Any) -> None:
     with pytest.raises(RequestRefused, match="superseded"):
         exchanges[1].result(10)
     assert exchanges[2].result(10).value["number"] == 2
+
+
+class Beside:
+    """A robot whose requests the test hands to the backend itself, several before anything else happens."""
+
+    def __init__(self, backend: Any) -> None:
+        self.number = 99
+        self.state: dict[str, Any] = {}
+        self.outcomes: SimpleQueue[tuple[int, Any]] = SimpleQueue()
+        self._backend = backend
+        self._protocol = ServerProtocol(backend.metadata(), encoded_images=True, deadlines=True)
+
+    def deliver(self, request: Request, outcome: Any) -> None:
+        """Note it."""
+        self.outcomes.put((request.number, type(outcome)))
+
+    def ask(self, number: int) -> None:
+        """Hand over an observation with an image."""
+        packed, _ = encode_images(timed({"number": number, "image": RAMP}), 80)
+        self._backend.submit(
+            Request(
+                connection=self,
+                number=number,
+                protocol=self._protocol,
+                payload=bytearray(codec.encode(packed)),
+                arrived=time.perf_counter(),
+                priority=1,
+            )
+        )
+
+
+def test_images_that_a_newer_observation_replaces_are_not_decoded(world: Any) -> None:
+    """But those that are being decoded are, so that a robot in a hurry is answered."""
+    echo = Echo()
+    gateway = world.gateway(world.upstream(echo, **AS_STOCK))
+    robot = Beside(gateway._backend_now)
+    gateway.operate(lambda _: [robot.ask(number) for number in range(4)])
+    outcomes = [robot.outcomes.get(timeout=10) for _ in range(4)]
+    assert outcomes == [(0, Answered), (1, Refused), (2, Refused), (3, Answered)]
+    assert [observation["number"] for observation in echo.seen] == [0, 3]
+
+
+def test_images_of_a_robot_that_is_gone_are_not_decoded(world: Any) -> None:
+    """What waits is forgotten with it; what is being decoded is for nobody."""
+    echo = Echo()
+    gateway = world.gateway(world.upstream(echo, **AS_STOCK))
+    backend = gateway._backend_now
+    robot = Beside(backend)
+    left: SimpleQueue[tuple[int, int]] = SimpleQueue()
+
+    def come_and_go(_: Any) -> None:
+        for number in range(4):
+            robot.ask(number)
+        backend.forget(robot)
+        left.put((len(backend._unread), len(backend._reader._order)))
+
+    gateway.operate(come_and_go)
+    assert left.get(timeout=10) == (0, 0)
+    reach(lambda: repr(backend._reader) == "<Reader decoding=0 waiting=0>")
+    assert world.robot(gateway).infer({"number": 7})["number"] == 7
+    assert [observation["number"] for observation in echo.seen] == [7]
+    assert robot.outcomes.empty()
 
 
 def test_images_are_decoded_when_a_server_comes_that_reads_none(world: Any, make_gate: Any) -> None:

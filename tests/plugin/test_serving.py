@@ -491,6 +491,17 @@ def test_an_observation_that_does_not_fit(key: str, value: Any, said: str) -> No
         keys.batch(observation)
 
 
+def test_an_error_names_no_more_than_a_person_reads() -> None:
+    """A client chooses how many keys it sends, and how long they are."""
+    config = ToyFlowConfig(
+        input_features={STATE: PolicyFeature(FeatureType.STATE, (JOINTS,))}, device="cpu"
+    )
+    sent = {f"key {number:03} {'x' * 100_000}": 1 for number in range(200)}
+    with pytest.raises(ObservationError, match="and 188 more") as caught:
+        ObservationKeys(config).batch(sent)
+    assert len(str(caught.value)) < 1200
+
+
 def test_lerobots_own_names_are_taken_too() -> None:
     """A client that sends `observation.state` means it."""
     policy = toy(trained=0)

@@ -34,3 +34,18 @@ def test_a_few_waits_or_old_ones_say_nothing() -> None:
     assert busy(60.0, count=7).refuse(100.0) is None
     assert busy(60.0).refuse(105.1) is None
     assert busy(1.9).refuse(100.0) is None
+
+
+def test_whoever_waits_still_counts() -> None:
+    """Of a policy that hangs no request is ever answered: those that wait say how long it takes."""
+    hangs = busy(0.0, count=0)
+    assert hangs.refuse(100.0, [1.9]) is None
+    refusal = hangs.refuse(100.0, [0.5, 2.5, 30.0])
+    assert refusal is not None
+    assert "requests wait 2.50 s" in refusal.text
+
+
+def test_one_that_waits_for_long_is_not_all() -> None:
+    """Of a class that goes last, say, while the others are served."""
+    assert busy(0.1).refuse(100.0, [60.0]) is None
+    assert busy(0.1, count=7).refuse(100.0, [60.0]) is not None

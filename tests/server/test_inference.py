@@ -91,9 +91,9 @@ def told(answers: list[Any]) -> list[Any]:
 @pytest.mark.parametrize("policy", [One(), Batching(), Knowing()])
 def test_a_bad_request_fails_alone(policy: Any) -> None:
     """Each has its own result, in its own place, however the policy is made."""
-    assert told(infer_all(policy, asked(1, -7, 3))) == [2, "-7 is below 0", 6]
-    assert told(infer_all(policy, asked(-7))) == ["-7 is below 0"]
-    assert told(infer_all(policy, asked(5))) == [10]
+    assert told(infer_all(policy, asked(1, -7, 3)).answers) == [2, "-7 is below 0", 6]
+    assert told(infer_all(policy, asked(-7)).answers) == ["-7 is below 0"]
+    assert told(infer_all(policy, asked(5)).answers) == [10]
 
 
 def test_a_batch_that_fails_as_a_whole_is_asked_for_one_by_one() -> None:
@@ -103,7 +103,23 @@ def test_a_batch_that_fails_as_a_whole_is_asked_for_one_by_one() -> None:
         def infer_requests(self, requests: Sequence[PolicyRequest]) -> list[Any]:
             return [double(request.observation) for request in requests]
 
-    assert told(infer_all(Careless(), asked(1, -7, 3))) == [2, "-7 is below 0", 6]
+    assert told(infer_all(Careless(), asked(1, -7, 3)).answers) == [2, "-7 is below 0", 6]
+
+
+def test_what_the_time_of_a_batch_says() -> None:
+    """A bad request is found quickly and does not count; one that spoils a batch leaves nothing to measure."""
+
+    class TooMany(One):
+        def infer_batch(self, observations: list[dict[str, Any]]) -> Any:
+            raise MemoryError(len(observations))
+
+    assert infer_all(Batching(), asked(1, 2, 3)).measured == 3
+    assert infer_all(Batching(), asked(1, -7, 3)).measured == 0
+    assert infer_all(TooMany(), asked(1, 2, 3)).measured == 3
+    assert infer_all(Knowing(), asked(1, -7, 3)).measured == 2
+    assert infer_all(One(), asked(1, -7, 3)).measured == 2
+    assert infer_all(One(), asked(-7)).measured == 0
+    assert infer_all(Knowing(), asked(-7)).measured == 0
 
 
 def test_several_are_asked_for_at_once() -> None:
@@ -125,8 +141,8 @@ def test_who_follows_a_chunk_is_not_put_into_a_plain_batch() -> None:
 
     policy, following = Batching(), BatchingAndFollowing()
     for realtime in (ROWS, NO_ROWS):
-        assert told(infer_all(policy, asked(1, 2, realtime=realtime))) == [2, 4]
-        assert told(infer_all(following, asked(1, 2, realtime=realtime))) == [2, 4]
+        assert told(infer_all(policy, asked(1, 2, realtime=realtime)).answers) == [2, 4]
+        assert told(infer_all(following, asked(1, 2, realtime=realtime)).answers) == [2, 4]
     assert (policy.sizes, following.sizes) == ([2, 2], [2])
     with_rows, without = asked(1, realtime=ROWS) + asked(1, realtime=NO_ROWS)
     assert [batch_key(policy, request) for request in (with_rows, without)] == [False, False]
@@ -140,8 +156,8 @@ def test_following_a_chunk() -> None:
         def infer_realtime(self, observation: Any, realtime: Any, queue_ms: float) -> Any:
             return {"actions": (observation["number"], realtime, queue_ms)}
 
-    assert told(infer_all(Following(), asked(1, realtime=ROWS))) == [(1, ROWS, 1.0)]
-    assert told(infer_all(Following(), asked(1))) == [2]
+    assert told(infer_all(Following(), asked(1, realtime=ROWS)).answers) == [(1, ROWS, 1.0)]
+    assert told(infer_all(Following(), asked(1)).answers) == [2]
 
 
 @pytest.mark.parametrize(
@@ -156,7 +172,7 @@ def test_following_a_chunk() -> None:
 )
 def test_a_policy_that_returns_something_else(returned: Any, said: str) -> None:
     """The request fails with words that name the method; nothing ends the thread."""
-    (answer,) = told(infer_all(Broken(returned), asked(1)))
+    (answer,) = told(infer_all(Broken(returned), asked(1)).answers)
     assert answer.startswith(said)
 
 
@@ -167,4 +183,4 @@ def test_a_batch_of_another_size_is_asked_for_again() -> None:
         def infer_batch(self, observations: list[Any]) -> Any:
             return [double(observations[0])]
 
-    assert told(infer_all(Short(), asked(1, 2))) == [2, 4]
+    assert told(infer_all(Short(), asked(1, 2)).answers) == [2, 4]

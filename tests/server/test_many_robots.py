@@ -287,6 +287,21 @@ def test_a_full_server_says_so_before_the_handshake(serve: Any, scripted: Any) -
         RemotePolicy(server.url, wait_for_server=0.2)
 
 
+def test_while_the_policy_hangs_nobody_else_comes_in(
+    serve: Any, connect: Any, batches: Batches
+) -> None:
+    """Nothing is answered, so nothing has waited; but somebody waits."""
+    server = serve(batches, max_queue_s=0.0)
+    first, second = connect(server), connect(server)
+    occupied(batches, first)
+    connect(server)  # nobody waits yet
+    second.reply()
+    second.request({"number": 1})
+    wait_for(server, 1)
+    with pytest.raises(ConnectFailed, match=r"503.*nobody else comes in"):
+        RemotePolicy(server.url, wait_for_server=0.2)
+
+
 def test_listeners_are_told_what_became_of_every_request(connect: Any, scripted: Any) -> None:
     """Who came, what was answered and what was not, who went; a listener that fails is left out of it."""
     records: list[Record] = []

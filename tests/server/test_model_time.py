@@ -55,3 +55,13 @@ def test_a_larger_batch_is_never_expected_sooner(
     """Whatever noise was measured; the planner may rely on it."""
     made = times(*measured)
     assert 0.0 < made.expect("g", size) <= made.expect("g", size + 1) + 1e-12
+
+
+def test_groups_are_forgotten_in_the_end() -> None:
+    """A client that sends images of ever other sizes costs no memory; who is served stays known."""
+    made = ModelTimes()
+    for number in range(1000):
+        made.add("fleet", 1, 0.020)
+        made.add(("size", number), 1, 0.030)
+    assert (made.expect("fleet", 1), made.expect(("size", 999), 1)) == (0.020, 0.030)
+    assert sum(made.expect(("size", number), 1) > 0.0 for number in range(1000)) == 63

@@ -176,6 +176,64 @@ def test_a_robot_waits_since_it_first_asked_in_vain() -> None:
     assert a4.since == 9.0
 
 
+def test_newest_wins_among_those_whose_images_are_packed() -> None:
+    """They give way to what has been read; what is unpacked, now or already, only to what is too."""
+    a1, a2, a3 = (waiting(name, typed=True, ready=False) for name in ("a1", "a2", "a3"))
+    a2.packed = a3.packed = True
+    sessions = lines(a1, a2, a3)
+    sessions.supersede("a")
+    assert [request.answer for request in (a1, a2, a3)] == [None, SUPERSEDED, None]
+    a1.ready = True
+    sessions.supersede("a")
+    assert a1.answer is None
+    a3.packed, a3.ready = False, True
+    sessions.supersede("a")
+    assert [request.answer for request in (a1, a2, a3)] == [SUPERSEDED, SUPERSEDED, None]
+
+
+def test_waits_are_of_those_that_wait() -> None:
+    """Since they asked in vain, though a newer observation stands there by now; not who is under way alone."""
+    a1, a2, b1 = waiting("a1", at=1.0, typed=True), waiting("a2", at=5.0, typed=True), waiting("b1")
+    sessions = lines(a1, a2, b1)
+    sessions.take(b1)
+    assert sessions.waits(6.0) == [5.0]
+    sessions.supersede("a")
+    sessions.settle(["a"])
+    assert sessions.waits(6.0) == [5.0]
+
+
+def test_an_answer_without_the_policy_is_one_too() -> None:
+    """A reset, a pause and a request: the robot has waited since it asked, not since the reset."""
+    sessions = lines(waiting("a1", at=1.0, answer="reset"))
+    assert names(sessions.settle(["a"])) == ["a1"]
+    a2 = waiting("a2", at=9.0)
+    sessions.push(a2)
+    assert a2.since == 9.0
+    a3, a4 = waiting("b3", at=1.0, answer="reset"), waiting("b4", at=2.0)
+    sessions = lines(a3, a4)
+    sessions.settle(["b"])
+    assert a4.since == 2.0
+
+
+def test_who_is_refused_has_asked_in_vain() -> None:
+    """If it asks again soon; after a pause its waiting begins anew."""
+    for again, since in ((4.0, 1.0), (60.0, 60.0)):
+        sessions = lines(waiting("a1", at=1.0, answer=REFUSAL))
+        sessions.settle(["a"])
+        a2 = waiting("a2", at=again)
+        sessions.push(a2)
+        assert a2.since == since
+
+
+def test_a_robot_that_is_being_answered_does_not_pause() -> None:
+    """However long the policy takes."""
+    a1, a2 = waiting("a1", at=1.0), waiting("a2", at=60.0)
+    sessions = lines(a1)
+    sessions.take(a1)
+    sessions.push(a2)
+    assert a2.since == 1.0
+
+
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.booleans(), st.booleans()), max_size=60))
 def test_every_request_leaves_once_and_in_order(steps: list[tuple[str, bool, bool]]) -> None:
     """However requests come, are decoded, superseded and taken: each has one answer, in its line's order."""

@@ -28,7 +28,7 @@ class Robot:
     every: float | None = None
     """Asks at a fixed rate; None: as soon as it has its answer."""
     affords: float | None = None
-    """It has rows for so long after it asked; None: a stock client, which waits."""
+    """It has rows for so long after it first asked in vain; None: a stock client, which waits."""
     useful: float | None = None
     """And its answer is of use so long; None: whenever it comes."""
     priority: int = NORMAL_PRIORITY
@@ -46,6 +46,8 @@ class Run:
     """Answers that came after their deadline, of no use."""
     held: dict[str, int] = field(default_factory=dict)
     """Answers for which the robot had to hold."""
+    in_vain: dict[str, float] = field(default_factory=dict)
+    """Robot to the longest time it asked without an answer, in seconds; that goes on at the end, counts."""
     batches: list[int] = field(default_factory=list)
     seconds: float = 0.0
 
@@ -80,6 +82,7 @@ def simulate(
     while simulation.now < seconds:
         simulation.step(seconds)
     simulation.run.seconds = seconds
+    simulation.note_who_waits()
     return simulation.run
 
 
@@ -93,6 +96,7 @@ class _Simulation:
     ) -> None:
         self.run = Run()
         self.now = 0.0
+        self._robots = robots
         self._cost = cost
         self._settings = settings
         self._times = ModelTimes()
@@ -116,6 +120,17 @@ class _Simulation:
             moments = [self._arrivals[0][0] if self._arrivals else end, plan.wait_until or end]
             self.now = max(min(moments), self.now + 1e-9)
 
+    def note_who_waits(self) -> None:
+        """Count the waiting that has not ended."""
+        for name in {robot.name for robot in self._robots}:
+            for request in self._sessions.line(name):
+                self._note_in_vain(request)
+
+    def _note_in_vain(self, request: Waiting[Robot, str]) -> None:
+        name = request.item.name
+        longest = max(self.run.in_vain.get(name, 0.0), self.now - request.since)
+        self.run.in_vain[name] = longest
+
     def _will_ask(self, robot: Robot, at: float) -> None:
         heapq.heappush(self._arrivals, (at, next(self._numbers), robot))
 
@@ -132,11 +147,12 @@ class _Simulation:
                 priority=robot.priority,
                 ready=True,
                 group="g",
-                due=None if robot.affords is None else at + robot.affords,
                 deadline=None if robot.useful is None else at + robot.useful,
                 reads_refusals=robot.affords is not None,
             )
             self._sessions.push(request)
+            if robot.affords is not None:  # its rows run out while it asks in vain
+                request.due = max(request.since + robot.affords, at)
             self._sessions.supersede(robot.name)
             for _ in self._sessions.settle([robot.name]):
                 _count(self.run.superseded, robot.name)
@@ -157,6 +173,7 @@ class _Simulation:
         self.run.batches.append(len(batch))
         for request in batch:
             robot = request.item
+            self._note_in_vain(request)
             self.run.waits.setdefault(robot.name, []).append(self.now - request.arrived)
             if request.deadline is not None and self.now > request.deadline + 1e-9:
                 _count(self.run.missed, robot.name)

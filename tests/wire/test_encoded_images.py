@@ -17,6 +17,7 @@ from pi05_websocket.wire import codec
 from pi05_websocket.wire.encoded_images import (
     decode_images,
     encode_images,
+    holds_encoded_images,
     image_announcement,
     image_layout,
     reads_jpeg,
@@ -182,6 +183,29 @@ def test_a_stock_observation_passes_the_decoder() -> None:
     found = decode_images(observation)
     assert found["image"] is observation["image"]
     assert found["nested"] == observation["nested"]
+
+
+@pytest.mark.parametrize(
+    ("observation", "holds"),
+    [
+        ({}, False),
+        ({"n": 1, "image": np.zeros((2, 2, 3), np.uint8), "nested": {"state": [1]}}, False),
+        ({"image": {"__image__": "jpeg"}}, True),
+        ({"n": 1, "a": {"b": {"c": {"__image__": None}}}}, True),
+        ({"list": [{"__image__": "jpeg"}]}, False),  # nobody announces this
+    ],
+)
+def test_whether_there_is_anything_to_decode(observation: dict[str, Any], holds: bool) -> None:
+    """Where there is not, decoding changes nothing."""
+    assert holds_encoded_images(observation) == holds
+
+
+def test_an_image_deeper_than_anything_is_none() -> None:
+    """The codec lets through no more than 32 levels; looking goes no deeper."""
+    observation: dict[str, Any] = {"image": {"__image__": "jpeg"}}
+    for _ in range(40):
+        observation = {"deeper": observation}
+    assert not holds_encoded_images(observation)
 
 
 # -------------------------------------------------------------------------------------- hostile messages

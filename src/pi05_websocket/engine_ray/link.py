@@ -14,7 +14,7 @@ import contextvars
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -130,6 +130,10 @@ class PolicyLink:
     def waiting(self) -> int:
         """How many requests are not answered."""
         return self._waiting
+
+    def waits(self) -> Sequence[float]:
+        """Return nothing: requests wait at replicas, and one that hangs is left out and tells of itself."""
+        return ()
 
     @property
     def unready(self) -> str | None:

@@ -26,6 +26,7 @@ from pi05_websocket.gateway.ticket import Ticket
 from pi05_websocket.server.backend import Deliver
 from pi05_websocket.server.batching import BatchSettings, plan_batch
 from pi05_websocket.server.config import ServerConfig
+from pi05_websocket.server.one_line import in_one_line
 from pi05_websocket.server.requests import Answered, Outcome, Refused, Request
 from pi05_websocket.server.sessions import Sessions, Waiting
 from pi05_websocket.wire import codec
@@ -80,7 +81,9 @@ class GatewayBackend:
         self._stopped = stopped
         self._loop = asyncio.get_running_loop()
         self._pool = Pool(upstreams, settings, self)
-        self._reader = Reader(config.limits, self._was_read)
+        self._reader = Reader(
+            config.limits, self._was_read, skimmed=self._was_skimmed, wanted=self._is_wanted
+        )
         self._sessions: Sessions[Ticket, Outcome] = Sessions()
         self._unread: dict[Ticket, _Waiting] = {}
         self._errands: dict[Link, _Errand] = {}
@@ -136,8 +139,15 @@ class GatewayBackend:
 
     def forget(self, connection: Hashable) -> None:
         """Drop what waits for a connection that is gone."""
+        for ticket in [each for each in self._unread if each.request.connection is connection]:
+            del self._unread[ticket]
         self._sessions.drop(connection)
+        self._reader.forget(connection)
         self._told.pop(connection, None)
+
+    def waits(self) -> list[float]:
+        """Return how long each connection with something waiting has asked in vain, in seconds."""
+        return self._sessions.waits(time.perf_counter())
 
     def refuse_overdue(self) -> None:
         """End the waiting of whoever has waited longer than the settings, or its own deadline, allow."""
@@ -215,19 +225,42 @@ class GatewayBackend:
             self._told[request.connection] = told
         return self._pool.serves(told)
 
+    def _was_skimmed(self, ticket: Ticket) -> None:
+        """Note what is known of a request whose images have to be decoded: an older one is not needed."""
+        waiting = self._unread[ticket]
+        self._note_said(waiting)
+        waiting.packed = True
+        self._sessions.supersede(waiting.session)
+        self._settle([waiting.session])
+
+    def _is_wanted(self, ticket: Ticket) -> bool:
+        """Whether a request is to be decoded now; from then on it is not superseded until it is read."""
+        waiting = self._unread[ticket]
+        if waiting.answer is not None:
+            del self._unread[ticket]
+            return False
+        waiting.packed = False
+        return True
+
     def _was_read(self, ticket: Ticket, error: Exception | None) -> None:
-        waiting = self._unread.pop(ticket)
-        waiting.ready = True
+        waiting = self._unread.pop(ticket, None)
+        if waiting is None:
+            return  # its connection is gone
+        waiting.ready, waiting.packed = True, False
         if error is not None:
-            logger.warning("request refused: %s", error)
+            logger.warning("request refused: %s", in_one_line(error))
             waiting.answer = waiting.answer or outcomes.failed(ticket.request, error)
-        waiting.due, waiting.deadline = ticket.request.due, ticket.request.deadline
-        if ticket.request.realtime is not None:
-            waiting.reads_refusals = True
-            waiting.robot = ticket.request.realtime.robot
+        self._note_said(waiting)
         self._sessions.supersede(waiting.session)
         self._settle([waiting.session])
         self._dispatch()
+
+    def _note_said(self, waiting: _Waiting) -> None:
+        request = waiting.item.request
+        waiting.due, waiting.deadline = request.due, request.deadline
+        if request.realtime is not None:
+            waiting.reads_refusals = True
+            waiting.robot = request.realtime.robot
 
     # -------------------------------------------------------------------------------------------- asking
 
@@ -256,7 +289,7 @@ class GatewayBackend:
             return False
         message = self._pool.message(ticket, link, now)
         if message is None:
-            waiting.ready = False
+            waiting.ready, waiting.packed = False, True
             self._unread[ticket] = waiting
             self._reader.need_arrays(ticket)
             return True

@@ -13,6 +13,7 @@ from pi05_websocket.errors import (
     ServerError,
     TransportError,
 )
+from pi05_websocket.server.one_line import in_one_line
 from pi05_websocket.server.requests import Failed, Outcome, Refused, Request
 from pi05_websocket.wire.refusals import Refusal, read_refusal
 
@@ -21,7 +22,7 @@ __all__ = ["failed", "lost", "outdated", "overdue", "passed_on", "too_late"]
 
 def failed(request: Request, error: Exception) -> Failed:
     """Answer a request that is itself wrong, or that nobody could answer."""
-    return Failed(text=request.protocol.error_text(error), cause=f"{type(error).__name__}: {error}")
+    return Failed(text=request.protocol.error_text(error), cause=in_one_line(error))
 
 
 def passed_on(request: Request, error: ServerError) -> Outcome:

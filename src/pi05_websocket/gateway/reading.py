@@ -2,17 +2,19 @@
 """What is read of a request before it is passed on: its deadline, and its images where an upstream reads none.
 
 In: tickets, on the event loop. Out: tickets that can be sent, or the exception that answers them, told on the
-event loop. The top of a message is read at once; decoding happens on threads of its own.
+event loop. The top of a message is read at once; decoding happens on threads of its own, for one connection
+after the other (`server.decoding_order`).
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
 
 from pi05_websocket.gateway.skimming import Skimmed, normalised, skim
 from pi05_websocket.gateway.ticket import Ticket
+from pi05_websocket.server.decoding_order import DecodingOrder
 from pi05_websocket.wire.limits import DecodeLimits
 
 __all__ = ["Reader"]
@@ -25,21 +27,33 @@ Read = Callable[[Ticket, Exception | None], None]
 class Reader:
     """Reads tickets. Its threads are started when they are needed."""
 
-    def __init__(self, limits: DecodeLimits, read: Read) -> None:
+    def __init__(
+        self,
+        limits: DecodeLimits,
+        read: Read,
+        *,
+        skimmed: Callable[[Ticket], None],
+        wanted: Callable[[Ticket], bool],
+    ) -> None:
         """Prepare it.
 
         Args:
             limits: What a request may ask for.
             read: Told that a ticket can be sent, or what is wrong with it.
+            skimmed: Told of a ticket whose images have to be decoded, once its top is read.
+            wanted: Asked before a ticket is decoded: whether anybody still waits for it.
         """
         self._limits = limits
         self._read = read
+        self._skimmed = skimmed
+        self._wanted = wanted
+        self._order: DecodingOrder[Ticket] = DecodingOrder()
         self._loop = asyncio.get_running_loop()
         self._threads: ThreadPoolExecutor | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
     def __repr__(self) -> str:
-        return f"<Reader decoding={len(self._tasks)}>"
+        return f"<Reader decoding={len(self._tasks)} waiting={len(self._order)}>"
 
     def read(self, ticket: Ticket, *, arrays: bool) -> None:
         """Read what is needed; tell at once, or when it has been decoded.
@@ -62,6 +76,7 @@ class Reader:
             self._read(ticket, exc)
             return
         if arrays and ticket.images:
+            self._skimmed(ticket)
             self._decode_beside(ticket)
         else:
             self._read(ticket, None)
@@ -69,6 +84,10 @@ class Reader:
     def need_arrays(self, ticket: Ticket) -> None:
         """Decode the images of a ticket that was read; tell when that is done."""
         self._decode_beside(ticket)
+
+    def forget(self, connection: Hashable) -> None:
+        """Decode nothing more of a connection that is gone."""
+        self._order.drop(connection)
 
     def close(self) -> None:
         """Give up what is being decoded."""
@@ -89,11 +108,27 @@ class Reader:
         ticket.images = protocol.encoded_images and skimmed.encoded_images
 
     def _decode_beside(self, ticket: Ticket) -> None:
-        if self._threads is None:
-            self._threads = ThreadPoolExecutor(_THREADS, "pi05-decode")
-        task = self._loop.create_task(self._decode(self._threads, ticket))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._order.to_read(ticket.request.connection, ticket)
+        self._begin()
+
+    def _begin(self) -> None:
+        """Give the threads what they have time for."""
+        while len(self._tasks) < _THREADS and (ticket := self._order.take()) is not None:
+            if not self._wanted(ticket):
+                self._order.done(ticket.request.connection)
+                continue
+            if self._threads is None:
+                self._threads = ThreadPoolExecutor(_THREADS, "pi05-decode")
+            task = self._loop.create_task(self._decode(self._threads, ticket))
+            self._tasks.add(task)
+
+    def _ended(self, ticket: Ticket, error: Exception | None) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.discard(task)
+        self._order.done(ticket.request.connection)
+        self._read(ticket, error)
+        self._begin()
 
     async def _decode(self, threads: ThreadPoolExecutor, ticket: Ticket) -> None:
         request = ticket.request
@@ -108,6 +143,6 @@ class Reader:
             else:
                 ticket.arrays = decoded
         except Exception as exc:
-            self._read(ticket, exc)
+            self._ended(ticket, exc)
         else:
-            self._read(ticket, None)
+            self._ended(ticket, None)

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whether another robot comes in, by what the server has to do already. Pure.
 
-In: how long requests have been waiting. Out: nothing, or HTTP 503 with a reason and the time to try again, in
-the place of the WebSocket: a robot that is let in is to be served well.
+In: how long requests have waited, and how long others do already. Out: nothing, or HTTP 503 with a reason and
+the time to try again, in the place of the WebSocket: a robot that is let in is to be served well.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from statistics import median
 
 from pi05_websocket.server.config import ServerConfig
@@ -26,7 +27,7 @@ FULL = Refusal(
 
 _WINDOW_S = 5.0
 _FEW = 8
-"""Fewer waits than this say nothing about the load."""
+"""Fewer waits that are over say nothing about the load."""
 
 
 class Admission:
@@ -43,18 +44,25 @@ class Admission:
         """Note how long a request waited for the policy; it was taken at `now`."""
         self._waits.append((now, seconds))
 
-    def queue_s(self, now: float) -> float:
-        """Return the median wait of the last seconds; 0 while there are few."""
+    def queue_s(self, now: float, waiting: Sequence[float] = ()) -> float:
+        """Return the median wait in seconds: of the requests of the last seconds, and of those that wait still.
+
+        Of a policy that hangs no wait is ever over. The few that are over count for nothing: the first
+        inference may have compiled, and what waited for it has its answer.
+
+        Args:
+            now: The time.
+            waiting: For how long each connection with something waiting has.
+        """
         while self._waits and now - self._waits[0][0] > _WINDOW_S:
             self._waits.popleft()
-        if len(self._waits) < _FEW:
-            return 0.0
-        return median(seconds for _, seconds in self._waits)
+        over = [seconds for _, seconds in self._waits] if len(self._waits) >= _FEW else []
+        return median([*over, *waiting]) if over or waiting else 0.0
 
-    def refuse(self, now: float) -> Refusal | None:
-        """Say why one more does not come in; None: it does."""
+    def refuse(self, now: float, waiting: Sequence[float] = ()) -> Refusal | None:
+        """Say why one more does not come in; None: it does. The arguments are those of `queue_s`."""
         bound_s = self._config.max_queue_s
-        queue_s = self.queue_s(now)
+        queue_s = self.queue_s(now, waiting)
         if queue_s > bound_s:
             return Refusal(
                 503,

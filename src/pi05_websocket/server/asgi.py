@@ -225,7 +225,7 @@ class PolicyApp:
             return Refusal(503, text, unready, retry_after_s=_RETRY_UNREADY_S)
         if len(self._open) >= self._config.max_connections:
             return FULL
-        return self._admission.refuse(time.perf_counter())
+        return self._admission.refuse(time.perf_counter(), self._backend.waits())
 
     def _deliver(self, outcomes: Delivery) -> None:
         now = time.perf_counter()

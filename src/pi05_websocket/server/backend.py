@@ -34,6 +34,10 @@ class Backend(Protocol):
         """Why nobody should come in now, as the end of a sentence; None: robots are welcome."""
         ...
 
+    def waits(self) -> Sequence[float]:
+        """Return how long each connection with something waiting has asked in vain, in seconds."""
+        ...
+
     def start(self) -> None:
         """Begin."""
 

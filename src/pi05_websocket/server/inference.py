@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Asking a policy for several results, in the best way it offers, so that a bad request fails alone.
 
-In: a policy and the requests of one batch. Out: for each its result, or the exception that belongs to it.
+In: a policy and the requests of one batch. Out: for each its result, or the exception that belongs to it; and
+whether the time it took says anything.
 Runs on the policy thread, which alone touches the policy.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from pi05_websocket.policy import (
@@ -19,11 +21,33 @@ from pi05_websocket.policy import (
     requests_inference,
 )
 
-__all__ = ["infer_all", "takes_batches"]
+__all__ = ["Inferred", "infer_all", "takes_batches"]
 
 Answer = Result | BaseException
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inferred:
+    """What became of a batch."""
+
+    answers: list[Answer]
+    """One result or exception for each request, in their order."""
+
+    one_by_one: bool = False
+    """Whether they were asked for again, each alone, because together they failed."""
+
+    @property
+    def measured(self) -> int:
+        """The size of batch whose time was seen; 0: failures were, which say nothing about an inference.
+
+        A bad request is found quickly, so only the others count. Where one has spoilt a batch, the time is that
+        of a failure and of others one by one, and will not come again without it. Where each succeeds alone,
+        the policy cannot take so many, and the time is what asking for so many costs.
+        """
+        good = sum(not isinstance(answer, BaseException) for answer in self.answers)
+        return 0 if self.one_by_one and good < len(self.answers) else good
 
 
 def takes_batches(policy: Policy) -> bool:
@@ -31,8 +55,8 @@ def takes_batches(policy: Policy) -> bool:
     return requests_inference(policy) is not None or batch_inference(policy) is not None
 
 
-def infer_all(policy: Policy, requests: Sequence[PolicyRequest]) -> list[Answer]:
-    """Return one result or exception for each request, in their order.
+def infer_all(policy: Policy, requests: Sequence[PolicyRequest]) -> Inferred:
+    """Ask for a batch.
 
     `infer_requests` if the policy has it; else `infer_batch` for several that follow no running chunk; else one
     after the other. A batch that fails as a whole is asked for again one by one: the others must not suffer.
@@ -41,10 +65,11 @@ def infer_all(policy: Policy, requests: Sequence[PolicyRequest]) -> list[Answer]
     if batched is not None:
         answers = _try(batched)
         if not isinstance(answers, BaseException):
-            return answers
+            return Inferred(answers=answers)
         if len(requests) == 1:
-            return [answers]
-    return [_alone(policy, request) for request in requests]
+            return Inferred(answers=[answers])
+    alone = [_alone(policy, request) for request in requests]
+    return Inferred(answers=alone, one_by_one=batched is not None)
 
 
 def _batched(

@@ -7,6 +7,7 @@ In: durations as they are measured, in seconds. Out: the duration to expect.
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections import OrderedDict
 from collections.abc import Hashable
 
 from pi05_websocket.server.prefix import InferenceTime
@@ -14,11 +15,16 @@ from pi05_websocket.server.prefix import InferenceTime
 __all__ = ["ModelTimes"]
 
 
+_MOST_GROUPS = 64
+"""What is remembered. Clients choose groups, by the sizes of their images; a fleet has a handful."""
+
+
 class ModelTimes:
-    """Expected seconds for each group of requests and size of batch."""
+    """Expected seconds for each group of requests and size of batch; the groups that were measured last."""
 
     def __init__(self) -> None:
-        self._measured: dict[Hashable, dict[int, InferenceTime]] = {}
+        self._measured: OrderedDict[Hashable, dict[int, InferenceTime]] = OrderedDict()
+        """The one measured last at the end."""
         self._curves: dict[Hashable, list[tuple[int, float]]] = {}
 
     def __repr__(self) -> str:
@@ -29,6 +35,10 @@ class ModelTimes:
         sizes = self._measured.setdefault(group, {})
         sizes.setdefault(size, InferenceTime()).add(1000 * seconds)
         self._curves[group] = _rising(sizes)
+        self._measured.move_to_end(group)
+        if len(self._measured) > _MOST_GROUPS:
+            oldest, _ = self._measured.popitem(last=False)
+            del self._curves[oldest]
 
     def expect(self, group: Hashable, size: int) -> float:
         """Return the seconds that a batch will take; 0 before anything was measured.

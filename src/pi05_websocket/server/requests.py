@@ -53,6 +53,9 @@ class Request:
     observation: dict[str, Any] = field(default_factory=dict)
     """As the policy gets it; empty until it is decoded."""
 
+    packed: dict[str, Any] | None = None
+    """The same while its images are still encoded; None: it is not read yet, or there is nothing to unpack."""
+
     realtime: RealtimeRequest | None = None
     """What the robot says about it; None until it is decoded, and from a stock client."""
 

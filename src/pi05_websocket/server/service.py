@@ -182,7 +182,9 @@ class Service:
         if unready is not None:
             text = f"This policy server is not ready: {unready}.\n"
             return Refusal(503, text, unready, _RETRY_UNREADY_S, reason="unready")
-        return FULL if self._gate.full else self._admission.refuse(time.perf_counter())
+        if self._gate.full:
+            return FULL
+        return self._admission.refuse(time.perf_counter(), self._backend.waits())
 
     def _deliver(self, outcomes: Delivery) -> None:
         now = time.perf_counter()

@@ -29,6 +29,9 @@ PRIORITIES: dict[Priority, int] = {"high": 0, "normal": 1, "low": 2}
 
 NORMAL_PRIORITY = PRIORITIES["normal"]
 
+_PAUSES_AFTER_S = 10.0
+"""A robot that has nothing waiting and does not ask for so long wants nothing: its waiting begins anew."""
+
 SUPERSEDED = Refusal(
     kind="superseded", text="a newer observation of the same robot came before its turn"
 )
@@ -45,8 +48,11 @@ class Waiting(Generic[T, A]):
     arrived: float
     priority: int = NORMAL_PRIORITY
 
+    packed: bool = False
+    """Whether it is read, and its encoded images wait to be unpacked; what follows is known from then on."""
+
     ready: bool = False
-    """Whether it is decoded; what follows is known from then on."""
+    """Whether it is decoded, images and all."""
 
     group: Hashable = None
     """Requests of one batch have it in common."""
@@ -78,6 +84,19 @@ class _Line(Generic[T, A]):
     requests: deque[Waiting[T, A]] = field(default_factory=deque)
     under_way: bool = False
     since: float | None = None
+    last_asked: float = 0.0
+
+    def answered(self) -> None:
+        """Let the waiting begin anew, with the first request that is left."""
+        self.since = min((waiting.arrived for waiting in self.requests), default=None)
+        for waiting in self.requests:
+            assert self.since is not None
+            waiting.since = self.since
+
+    def paused_until(self, now: float) -> bool:
+        """Whether its robot has wanted nothing for a while."""
+        idle = not self.requests and not self.under_way
+        return idle and now - self.last_asked > _PAUSES_AFTER_S
 
 
 class Sessions(Generic[T, A]):
@@ -96,8 +115,9 @@ class Sessions(Generic[T, A]):
     def push(self, waiting: Waiting[T, A]) -> None:
         """Let a request wait behind the others of its connection."""
         line = self._lines.setdefault(waiting.session, _Line())
-        if line.since is None:
+        if line.since is None or line.paused_until(waiting.arrived):
             line.since = waiting.arrived
+        line.last_asked = waiting.arrived
         waiting.since = line.since
         line.requests.append(waiting)
         self._count += 1
@@ -105,14 +125,21 @@ class Sessions(Generic[T, A]):
     def supersede(self, session: Hashable) -> None:
         """Refuse what waits before a newer request of the same robot, if that reads refusals: newest wins.
 
-        Call it when a request of this connection has become ready. Stock requests are left alone.
+        Call it when a request of this connection has been read, or has become ready. What could be taken now
+        gives way only to what could be taken too: else a robot that asks faster than its images are unpacked
+        would never be answered. Stock requests are left alone.
         """
-        newer: set[int] = set()
+        read: set[int] = set()
+        ready: set[int] = set()
         for waiting in reversed(self._requests(session)):
-            if waiting.ready and waiting.reads_refusals and waiting.answer is None:
-                if waiting.robot in newer:
-                    waiting.answer = SUPERSEDED
-                newer.add(waiting.robot)
+            if not waiting.reads_refusals or waiting.answer is not None:
+                continue
+            if waiting.robot in ready or (waiting.packed and waiting.robot in read):
+                waiting.answer = SUPERSEDED
+            if waiting.packed or waiting.ready:
+                read.add(waiting.robot)
+            if waiting.ready:
+                ready.add(waiting.robot)
 
     def settle(self, sessions: Iterable[Hashable]) -> list[Waiting[T, A]]:
         """Take out whose answer is certain and whose turn it is in these lines; answer them in this order."""
@@ -133,6 +160,10 @@ class Sessions(Generic[T, A]):
             for first in self._firsts()
             if first.answer is None and now - first.arrived >= bound_s
         ]
+
+    def waits(self, now: float) -> list[float]:
+        """Return for each connection with something waiting how long it has asked in vain, in seconds."""
+        return [now - line.requests[0].since for line in self._lines.values() if line.requests]
 
     def take(self, waiting: Waiting[T, A]) -> None:
         """Take out a request that the policy is asked for now: nothing else of its line until `done`."""
@@ -162,11 +193,7 @@ class Sessions(Generic[T, A]):
         if line is None:
             return
         line.under_way = False
-        line.since = None
-        if line.requests:
-            since = line.since = min(waiting.arrived for waiting in line.requests)
-            for waiting in line.requests:
-                waiting.since = since
+        line.answered()
 
     def drop(self, session: Hashable) -> int:
         """Forget a connection that is gone; return how many of its requests waited."""
@@ -192,4 +219,7 @@ class Sessions(Generic[T, A]):
         while line.requests and line.requests[0].answer is not None:
             settled.append(line.requests.popleft())
             self._count -= 1
+        # Who is refused has asked in vain; any other answer is one.
+        if not all(isinstance(waiting.answer, Refusal) for waiting in settled):
+            line.answered()
         return settled

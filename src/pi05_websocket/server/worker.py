@@ -2,8 +2,9 @@
 """The policy thread: takes what waits, together where that is quicker, infers, encodes.
 
 In: requests, from the event loop. Out: outcomes, handed to `deliver` in the order of each connection's
-requests. The policy is touched by the policy thread alone. Requests are decoded by it too while it is idle,
-otherwise by a thread beside it: images are unpacked while the policy works. The event loop waits for neither.
+requests. The policy is touched by the policy thread alone. While it has nothing to ask it reads requests too;
+otherwise threads beside it do, which alone unpack images, for one connection after the other
+(`decoding_order`). The event loop waits for none of them.
 """
 
 from __future__ import annotations
@@ -11,20 +12,21 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Hashable, Sequence
+from functools import partial
 from weakref import WeakKeyDictionary
 
-from pi05_websocket.errors import ObservationError, WireError
 from pi05_websocket.policy import Policy, PolicyRequest, batch_key, session_seed
 from pi05_websocket.server.backend import Deliver
 from pi05_websocket.server.batching import BatchSettings, batches_ahead, plan_batch
 from pi05_websocket.server.config import ServerConfig
+from pi05_websocket.server.decoding import read, unpack
+from pi05_websocket.server.decoding_order import DecodingOrder
+from pi05_websocket.server.failures import failed
 from pi05_websocket.server.inference import Answer, infer_all, takes_batches
 from pi05_websocket.server.model_time import ModelTimes
-from pi05_websocket.server.requests import Answered, Asker, Done, Failed, Outcome, Refused, Request
+from pi05_websocket.server.requests import Answered, Asker, Done, Outcome, Refused, Request
 from pi05_websocket.server.sessions import Sessions, Waiting
-from pi05_websocket.wire.protocol import Told
 from pi05_websocket.wire.realtime import (
     NO_PREFIX,
     REALTIME_KEY,
@@ -36,6 +38,12 @@ from pi05_websocket.wire.refusals import Refusal
 __all__ = ["PolicyWorker"]
 
 logger = logging.getLogger(__name__)
+
+_DECODERS = 2
+"""Threads beside the policy's: one is free while the other unpacks somebody's large images."""
+
+_NO_GROUP: Hashable = object()
+"""Of a request whose group the policy has not been asked for."""
 
 _Waiting = Waiting[Request, Outcome]
 
@@ -70,26 +78,34 @@ class PolicyWorker:
             max_batch=config.max_batch if takes_batches(policy) else 1,
             window_s=config.batch_window_ms / 1000,
         )
+        self._groups_itself = callable(getattr(policy, "batch_key", None))
+        """Whether the policy is to be asked which requests may share a batch; else they show it."""
         self._lock = threading.Lock()
         self._to_do = threading.Condition(self._lock)
         """Rung for the policy thread."""
         self._to_decode = threading.Condition(self._lock)
-        """Rung for the thread beside it."""
+        """Rung for the threads beside it."""
         # Below: guarded by the lock.
         self._sessions: Sessions[Request, Outcome] = Sessions()
-        self._undecoded: deque[_Waiting] = deque()
+        self._undecoded: DecodingOrder[_Waiting] = DecodingOrder()
         self._episodes: WeakKeyDictionary[Asker, str] = WeakKeyDictionary()
         """Which episode a connection is in, in dialects that say so."""
+        self._reading = _DECODERS
+        """Threads beside that are awake and unpack nothing."""
+        self._resting = 0
+        """Threads beside that wait until they are rung for."""
         self._times = ModelTimes()
-        self._idle = True
+        self._idle = False
+        """Whether the policy thread waits, and nobody has rung for it."""
         self._paused = False
         self._asked_at: float | None = None
         self._stopping = False
         # Daemons: an inference that never returns must not keep the process from ending.
         self._thread = threading.Thread(target=self._run, name="pi05-policy", daemon=True)
-        self._decoder = threading.Thread(
-            target=self._decode_beside, name="pi05-decode", daemon=True
-        )
+        self._decoders = [
+            threading.Thread(target=self._decode_beside, name=f"pi05-decode-{number}", daemon=True)
+            for number in range(_DECODERS)
+        ]
 
     def __repr__(self) -> str:
         state = "stopping" if self._stopping else "running" if self._thread.is_alive() else "idle"
@@ -113,7 +129,8 @@ class PolicyWorker:
     def start(self) -> None:
         """Start the threads."""
         self._thread.start()
-        self._decoder.start()
+        for decoder in self._decoders:
+            decoder.start()
 
     def submit(self, request: Request) -> None:
         """Let a request wait for its turn."""
@@ -122,6 +139,7 @@ class PolicyWorker:
             session=request.connection,
             arrived=request.arrived,
             priority=request.priority,
+            group=_NO_GROUP,
             answer=request.refusal,
         )
         with self._lock:
@@ -129,13 +147,22 @@ class PolicyWorker:
             if request.refusal is not None:
                 self._settle([waiting.session])
                 return
-            self._undecoded.append(waiting)
-            self._ring_decoders()
+            self._undecoded.to_read(waiting.session, waiting)
+            if self._idle:
+                self._ring()
+            else:
+                self._ring_decoder()
 
     def forget(self, connection: Hashable) -> None:
         """Drop what waits for a connection that is gone."""
         with self._lock:
             self._sessions.drop(connection)
+            self._undecoded.drop(connection)
+
+    def waits(self) -> list[float]:
+        """Return how long each connection with something waiting has asked in vain, in seconds."""
+        with self._lock:
+            return self._sessions.waits(time.perf_counter())
 
     def refuse_overdue(self) -> None:
         """End the waiting of whoever has waited longer than the settings allow."""
@@ -146,7 +173,7 @@ class PolicyWorker:
                 waiting.answer = self._overdue(waiting, now)
             self._settle([waiting.session for waiting in overdue])
             if self._paused:
-                self._to_do.notify()  # nothing else wakes the policy thread to refuse who is too late by now
+                self._ring()  # nothing else wakes the policy thread to refuse who is too late by now
 
     def pause(self) -> None:
         """Begin no batch until `go_on`; the one under way ends as ever."""
@@ -157,67 +184,84 @@ class PolicyWorker:
         """Begin batches again."""
         with self._lock:
             self._paused = False
-            self._to_do.notify()
+            self._ring()
 
     def stop(self) -> None:
         """End the threads after the inference under way, whose outcome is still delivered."""
         with self._lock:
             self._stopping = True
-            self._to_do.notify()
-            self._to_decode.notify()
+            self._ring()
+            self._to_decode.notify_all()
 
     # ---------------------------------------------------------------------------------------- decoding
 
-    def _ring_decoders(self) -> None:
-        """Have somebody decode, with the lock held: the policy's own thread if it has nothing better to do."""
-        if self._idle:
-            self._to_do.notify()
-        if self._undecoded and not (self._idle and len(self._undecoded) == 1):
+    def _ring_decoder(self) -> None:
+        """Have somebody decode, with the lock held, unless a thread reads: it looks for more by itself."""
+        if self._resting and not self._reading:
+            self._resting -= 1
+            self._reading += 1
             self._to_decode.notify()
 
     def _decode_beside(self) -> None:
-        """Decode while the policy works, or helps with the others."""
         while True:
             with self._lock:
-                while not self._stopping and not self._undecoded:
-                    self._to_decode.wait()
+                while not self._stopping and (waiting := self._take_undecoded()) is None:
+                    self._reading -= 1
+                    self._resting += 1
+                    self._to_decode.wait()  # who rings counts
                 if self._stopping:
                     return
-                waiting = self._undecoded.popleft()
+                assert waiting is not None
+                unpacks = waiting.item.packed is not None
+                if unpacks:  # which may take long: another thread reads meanwhile
+                    self._reading -= 1
+                    if self._undecoded:
+                        self._ring_decoder()
             self._decode(waiting)
-            del waiting  # while waiting, keep no received message alive
+            waiting = None  # while waiting, keep no received message alive
+            if unpacks:
+                with self._lock:
+                    self._reading += 1
+
+    def _take_undecoded(self, *, to_read: bool = False) -> _Waiting | None:
+        """Return whose turn it is, with the lock held; who is answered already is passed over."""
+        while (waiting := self._undecoded.take(to_read=to_read)) is not None:
+            if waiting.answer is None:
+                waiting.packed = False  # now it is not superseded until it is ready
+                return waiting
+            self._undecoded.done(waiting.session)
+        return None
 
     def _decode(self, waiting: _Waiting) -> None:
+        """Read a request, or unpack the images of one that has been read."""
         request = waiting.item
-        answer: Outcome | None = None
-        group: Hashable = None
-        if isinstance(
-            request.payload, bytes
-        ):  # arrays are views of it, and policies may write into theirs
-            request.payload = bytearray(request.payload)
-        try:
-            asked = request.protocol.read(request.payload)
-            if isinstance(asked, Told):
-                answer = Done(message=asked.message, begins_episode=asked.begins_episode)
-            else:
-                request.observation, request.realtime = asked.observation, asked.realtime
-                request.tag, request.episode = asked.tag, asked.session
-                group = batch_key(self._policy, _for_policy(request, 0.0, 0))
-                hash(group)
-        except BaseException as exc:  # whatever it is belongs to this request alone
-            answer = _failed(request, exc)
+        answer = read(request) if request.packed is None else unpack(request)
         with self._lock:
-            waiting.ready, waiting.group = True, group
+            if not self._groups_itself:
+                waiting.group = batch_key(self._policy, _to_group(request))
+            waiting.packed = request.packed is not None
+            waiting.ready = not waiting.packed
             waiting.answer = waiting.answer or answer
             if request.realtime is not None:
                 waiting.reads_refusals = True
                 waiting.robot = request.realtime.robot
                 waiting.due, waiting.deadline = request.due, request.deadline
+            if waiting.packed:
+                self._undecoded.to_unpack(waiting.session, waiting)
+            self._undecoded.done(waiting.session)
+            if self._undecoded:
+                self._ring_decoder()
             self._sessions.supersede(waiting.session)
             self._settle([waiting.session])
-            self._to_do.notify()
+            if waiting.ready:
+                self._ring()
 
     # ------------------------------------------------------------------------------------ policy thread
+
+    def _ring(self) -> None:
+        """Have the policy thread look, with the lock held."""
+        self._idle = False
+        self._to_do.notify()
 
     def _run(self) -> None:
         while True:
@@ -235,38 +279,63 @@ class PolicyWorker:
     def _next_batch(self) -> list[_Waiting] | None:
         """Wait for requests and return whom to ask the policy for; None at the end."""
         while True:
-            undecoded, batch = self._look()
-            if undecoded is None:
+            first, batch = self._look()
+            if first is None:
                 return batch
-            self._decode(undecoded)
-            del undecoded
+            first()
+            del first
 
-    def _look(self) -> tuple[_Waiting | None, list[_Waiting] | None]:
-        """Wait for a request to decode or a batch to ask for; neither at the end."""
+    def _look(self) -> tuple[Callable[[], None] | None, list[_Waiting] | None]:
+        """Wait for something to do: before another look, or for a batch; neither at the end."""
         with self._lock:
-            self._idle = True
             while not self._stopping:
-                if self._undecoded:
-                    return self._undecoded.popleft(), None
+                heads = self._sessions.heads()
+                new = [waiting for waiting in heads if waiting.group is _NO_GROUP]
+                if new:
+                    return partial(self._group, new), None
                 now = time.perf_counter()
-                plan = plan_batch(self._sessions.heads(), now, self._times.expect, self._settings)
+                plan = plan_batch(heads, now, self._times.expect, self._settings)
                 if plan.late:
                     self._refuse(plan.late, now)
                 if plan.batch and not self._paused:
                     for waiting in plan.batch:
                         self._sessions.take(waiting)
-                    self._idle = False
+                    if self._undecoded:
+                        self._ring_decoder()  # it was this thread that was rung for
                     return None, plan.batch
+                unread = self._take_undecoded(to_read=True)
+                if unread is not None:
+                    if self._undecoded:
+                        self._ring_decoder()
+                    return partial(self._decode, unread), None
                 if not plan.late:
+                    self._idle = True
                     self._to_do.wait(_seconds_until(plan.wait_until, now))
+                    self._idle = False
         return None, None
+
+    def _group(self, new: list[_Waiting]) -> None:
+        """Ask the policy with whom requests may share a batch."""
+        found: list[tuple[_Waiting, Hashable, Outcome | None]] = []
+        for waiting in new:
+            try:
+                group = batch_key(self._policy, _to_group(waiting.item))
+                hash(group)
+                found.append((waiting, group, None))
+            except BaseException as exc:  # whatever it is belongs to this request alone
+                found.append((waiting, None, failed(waiting.item, exc)))
+        with self._lock:
+            for waiting, group, answer in found:
+                waiting.group = group
+                waiting.answer = waiting.answer or answer
+            self._settle([waiting.session for waiting, _, answer in found if answer])
 
     def _outcomes(self, batch: list[_Waiting]) -> list[tuple[Request, Outcome]]:
         started = self._asked_at = time.perf_counter()
         requests = [waiting.item for waiting in batch]
         for request in requests:
             self._note_episode(request)
-        answers = infer_all(
+        inferred = infer_all(
             self._policy,
             [
                 _for_policy(request, 1000 * (started - request.arrived), self._seed)
@@ -276,10 +345,11 @@ class PolicyWorker:
         infer_s = time.perf_counter() - started
         self._asked_at = None
         with self._lock:
-            self._times.add(batch[0].group, len(batch), infer_s)
+            if inferred.measured:
+                self._times.add(batch[0].group, inferred.measured, infer_s)
         return [
             (request, self._outcome(request, answer, started, infer_s, len(batch)))
-            for request, answer in zip(requests, answers, strict=True)
+            for request, answer in zip(requests, inferred.answers, strict=True)
         ]
 
     def _note_episode(self, request: Request) -> None:
@@ -294,7 +364,7 @@ class PolicyWorker:
         self, request: Request, answer: Answer, started: float, infer_s: float, batch: int
     ) -> Outcome:
         if isinstance(answer, BaseException):
-            return _failed(request, answer)
+            return failed(request, answer)
         queue_ms, infer_ms = 1000 * (started - request.arrived), 1000 * infer_s
         realtime = request.realtime
         if realtime is not None and REALTIME_KEY not in answer:
@@ -311,7 +381,7 @@ class PolicyWorker:
         try:
             message = request.protocol.reply(answer, infer_ms=infer_ms, tag=request.tag)
         except BaseException as exc:  # what a policy returned belongs to this request alone
-            return _failed(request, exc)
+            return failed(request, exc)
         return Answered(
             message=message,
             queue_ms=queue_ms,
@@ -357,7 +427,7 @@ class PolicyWorker:
             f"{self._config.max_wait_s:g} s (--max-wait-s). Its policy is busy or stuck: ask less often, or "
             "have fewer robots share it."
         )
-        return _failed(waiting.item, error)
+        return failed(waiting.item, error)
 
     def _busy(self, waiting: _Waiting, why: str) -> Refusal:
         why = "an operator has paused the server" if self._paused else why
@@ -381,6 +451,12 @@ def _for_policy(request: Request, queue_ms: float, seed: int) -> PolicyRequest:
     )
 
 
+def _to_group(request: Request) -> PolicyRequest:
+    return PolicyRequest(
+        observation=request.observation, realtime=request.realtime, state=request.connection.state
+    )
+
+
 def _seconds_until(moment: float | None, now: float) -> float | None:
     return None if moment is None else max(moment - now, 0.0)
 
@@ -388,24 +464,3 @@ def _seconds_until(moment: float | None, now: float) -> float | None:
 def _as_outcome(answer: Outcome | Refusal | None) -> Outcome:
     assert answer is not None
     return Refused(refusal=answer) if isinstance(answer, Refusal) else answer
-
-
-def _failed(request: Request, exc: BaseException) -> Failed:
-    cause = _in_one_line(exc)
-    if isinstance(exc, WireError | ObservationError):
-        logger.warning("request refused: %s", cause)
-    else:
-        logger.error("policy failed: %s", cause, exc_info=exc)
-    said = request.protocol.error_message(exc, request.tag)
-    if isinstance(said.message, str):
-        return Failed(text=said.message, cause=cause)
-    return Failed(text=cause, cause=cause, message=said.message, closes=said.closes)
-
-
-def _in_one_line(exc: BaseException) -> str:
-    """Return type and text, without the notes that JAX hangs on its errors."""
-    try:
-        text = str(exc).strip()
-    except Exception:  # somebody else's `__str__`
-        text = "(its text cannot be shown)"
-    return f"{type(exc).__name__}: {text.splitlines()[0] if text else ''}".rstrip(": ")

@@ -31,6 +31,7 @@ __all__ = [
     "IMAGES_VERSION",
     "decode_images",
     "encode_images",
+    "holds_encoded_images",
     "image_announcement",
     "image_layout",
     "reads_jpeg",
@@ -108,6 +109,19 @@ def encode_images(observation: Observation, quality: int) -> tuple[Observation, 
         return said
 
     return _replaced(observation, encode, []), count
+
+
+def holds_encoded_images(observation: Observation) -> bool:
+    """Whether `decode_images` has anything to do, if only to say what is wrong."""
+    return _holds(observation, 1)
+
+
+def _holds(values: dict[str, Any], depth: int) -> bool:
+    return any(
+        isinstance(value, dict)
+        and (_MARKER in value or (depth < DEFAULT_LIMITS.max_depth and _holds(value, depth + 1)))
+        for value in values.values()
+    )
 
 
 def decode_images(observation: Observation, limits: DecodeLimits = DEFAULT_LIMITS) -> Observation:

@@ -49,7 +49,11 @@ from pi05_websocket.wire.dialect_server import (
     unwrap,
 )
 from pi05_websocket.wire.dialects import OPENPI, Dialect, dialect_for
-from pi05_websocket.wire.encoded_images import decode_images, image_announcement
+from pi05_websocket.wire.encoded_images import (
+    decode_images,
+    holds_encoded_images,
+    image_announcement,
+)
 from pi05_websocket.wire.realtime import (
     NO_PREFIX,
     RealtimeRequest,
@@ -84,6 +88,9 @@ TRACEBACK_CLOSE_REASON = "Internal server error. Traceback included in previous 
 """Close reason of a stock server after an error, word for word."""
 
 Buffer = bytes | bytearray | memoryview
+
+_LONGEST_ERROR_TEXT = 64 * 1024
+"""Characters. A whole traceback has thousands; an exception may quote megabytes that a client sent."""
 
 
 class ProtocolState(Enum):
@@ -338,6 +345,9 @@ class Asked:
     session: str | None = None
     """The episode it belongs to, in dialects that say so."""
 
+    packed: bool = False
+    """Whether it holds encoded images, see `ServerProtocol.unpacked`."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Told:
@@ -428,24 +438,19 @@ class ServerProtocol:
             DecodeError: If it is text, not msgpack, or not a map; if an encoded image is not what it says; if
                 `_rt` is not what it should be.
         """
-        if isinstance(payload, str):
-            raise DecodeError("expected a binary message (msgpack), got a text message")
-        observation = codec.decode(payload, self._limits)
-        if not isinstance(observation, dict):
-            raise DecodeError(f"expected an observation (a map), got {type(observation).__name__}")
-        if self._encoded_images:
-            observation = decode_images(observation, self._limits)
-        return split_realtime(observation) if self._reads_realtime else (observation, None)
+        observation, realtime = self._split(payload)
+        return self.unpacked(observation), realtime
 
     def read(self, payload: Buffer | str) -> Asked | Told:
-        """Say what one request asks for, in the client's dialect.
+        """Say what one request asks for, in the client's dialect; its encoded images stay as they are.
 
         Raises:
             DecodeError: As `request`, or it is no message of the dialect.
         """
-        observation, realtime = self.request(payload)
+        observation, realtime = self._split(payload)
         if self.dialect is OPENPI:
-            return Asked(observation=observation, realtime=realtime)
+            packed = self._encoded_images and holds_encoded_images(observation)
+            return Asked(observation=observation, realtime=realtime, packed=packed)
         said = unwrap(self.dialect, observation)
         if isinstance(said, Aside):
             self._has_history = (
@@ -455,6 +460,22 @@ class ServerProtocol:
             message = told if told is None or isinstance(told, str) else codec.encode(told)
             return Told(message=message, begins_episode=said.begins_episode)
         return Asked(observation=said.observation, tag=said.tag, session=said.session)
+
+    def unpacked(self, observation: dict[str, Any]) -> dict[str, Any]:
+        """Return an observation with arrays in the place of encoded images, if they were announced.
+
+        Raises:
+            DecodeError: If an encoded image is not what it says.
+        """
+        return decode_images(observation, self._limits) if self._encoded_images else observation
+
+    def _split(self, payload: Buffer | str) -> tuple[dict[str, Any], RealtimeRequest | None]:
+        if isinstance(payload, str):
+            raise DecodeError("expected a binary message (msgpack), got a text message")
+        observation = codec.decode(payload, self._limits)
+        if not isinstance(observation, dict):
+            raise DecodeError(f"expected an observation (a map), got {type(observation).__name__}")
+        return split_realtime(observation) if self._reads_realtime else (observation, None)
 
     def reply(self, result: Mapping[str, Any], *, infer_ms: float, tag: Any = None) -> bytes:
         """Encode one answer with OpenPI's `server_timing`; the policy's own dict stays as it is.
@@ -484,12 +505,13 @@ class ServerProtocol:
         """Return the text frame for a failed request; close with 1011 and the standard reason after it.
 
         With `debug` the whole traceback as OpenPI sends it, otherwise type and message: no file, no note.
+        What is very long is cut.
         """
         if self._debug:
-            return "".join(traceback.format_exception(error))
+            return _cut("".join(traceback.format_exception(error)))
         short = traceback.TracebackException(type(error), error, None)
         short.__notes__ = None
-        return list(short.format_exception_only())[-1]
+        return _cut(list(short.format_exception_only())[-1])
 
     def error_message(self, error: BaseException, tag: Any = None) -> ErrorMessage:
         """Return what is sent for a failed request, in the client's dialect.
@@ -515,7 +537,15 @@ class ServerProtocol:
 
         Without `debug` the line that says what was raised, as in `error_text`.
         """
-        return error.detail if self._debug else f"{raised(error.detail) or 'server error'}\n"
+        return _cut(error.detail if self._debug else f"{raised(error.detail) or 'server error'}\n")
+
+
+def _cut(text: str) -> str:
+    """Return a text that is not too long; the end goes, which in a traceback is what the exception quotes."""
+    if len(text) <= _LONGEST_ERROR_TEXT:
+        return text
+    left_out = len(text) - _LONGEST_ERROR_TEXT
+    return f"{text[:_LONGEST_ERROR_TEXT]} ... ({left_out} characters more)\n"
 
 
 def _without_additions(metadata: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from upstreams import AS_STOCK, Echo, Gate, reach, timed
 from pi05_websocket.errors import (
     ConnectFailed,
     Pi05WebsocketError,
+    PolicyChanged,
     PolicyError,
     RequestRefused,
 )
@@ -397,7 +398,7 @@ def test_a_server_of_another_policy_is_left_out(
 
 
 def test_robots_of_a_policy_that_is_gone_are_told_to_connect_again(world: Any) -> None:
-    """Nobody gets the next plan from another policy; after the new handshake all is well."""
+    """Nobody gets the next plan from another policy; after the new handshake a person decides."""
     first = world.upstream(Echo("a", {"fingerprint": "1"}))
     gateway = world.gateway(first)
     robot = world.robot(gateway)
@@ -409,7 +410,10 @@ def test_robots_of_a_policy_that_is_gone_are_told_to_connect_again(world: Any) -
     with pytest.raises(PolicyError, match="replaced by another one"):
         robot.infer({"number": 2})
     reach(lambda: robot.connection.reconnects == 1)
-    assert robot.infer({"number": 3})["by"] == "b"
+    with pytest.raises(PolicyChanged):
+        robot.infer({"number": 3})
+    assert robot.accept()
+    assert robot.infer({"number": 4})["by"] == "b"
     assert robot.get_server_metadata()["fingerprint"] == "2"
 
 

@@ -6,7 +6,7 @@ metrics, traces and plots, told in the log.
 
     first_chunk          the first chunk of the episode has not come yet
     link_down            there is no connection
-    policy_changed       the server, or those of several that are left, serve another policy, or may: a person decides
+    policy_changed       the servers that are left serve another policy, or may: a person decides
     server_error         the policy failed on this request
     server_busy          the request waits in the server's queue, or was refused because others wait there
     chunk_rejected       an answer came that no arm may execute, or too late to be of use

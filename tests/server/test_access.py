@@ -164,7 +164,7 @@ def test_our_client_does_not_try_a_refused_key_again(
 ) -> None:
     """The error names the remedy."""
     server = serve(scripted, keys=str(file))
-    with pytest.raises(AccessRefused, match="Set api_key_env or api_key_file"):
+    with pytest.raises(AccessRefused, match="Give it as api_key_file"):
         remote(server, "wrong")
 
 

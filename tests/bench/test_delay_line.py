@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from pi05_websocket.bench.delay_line import DelayLine, queue_bytes
 from pi05_websocket.bench.links import LINKS, Link
+from pi05_websocket.errors import ConfigError
 
 PACKET = bytes(1500)
 
@@ -42,6 +43,24 @@ def test_each_packet_is_lost_by_itself():
     assert len(line.take(math.inf)) == 5000 - line.lost
     line.put(5.0, PACKET)
     assert line.next_at == pytest.approx(5.001)
+
+
+def test_packets_that_are_overtaken_or_come_twice():
+    """Each by the link's share; nothing is lost by that."""
+    line = DelayLine(Link(name="x", rtt_ms=0, mbit=1000, reorder=0.1, duplicate=0.05), seed=0)
+    sent = [i.to_bytes(4, "big") for i in range(5000)]
+    for i, packet in enumerate(sent):
+        line.put(i / 10000, packet)
+    out = line.take(math.inf)
+
+    assert line.overtaken / 5000 == pytest.approx(0.1, abs=0.02)
+    assert line.doubled / 5000 == pytest.approx(0.045, abs=0.015)
+    assert sorted(out) != out
+    assert set(out) == set(sent)
+    assert len(out) == 5000 + line.doubled
+    for wrong in ({"reorder": 1.0}, {"duplicate": -0.1}):
+        with pytest.raises(ConfigError, match="shares below 1"):
+            Link(name="x", rtt_ms=0, **wrong)
 
 
 def test_what_does_not_fit_into_the_queue_is_dropped():

@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 import math
+import time
 
 import pytest
 
-from pi05_websocket.clock import SYSTEM_CLOCK, Deadline
+from pi05_websocket.clock import SYSTEM_CLOCK, Deadline, SystemClock
 
 
 def test_system_clock_advances_by_sleeping() -> None:
@@ -17,6 +18,17 @@ def test_system_clock_advances_by_sleeping() -> None:
     SYSTEM_CLOCK.sleep(0.0)
     SYSTEM_CLOCK.sleep(-1.0)
     assert SYSTEM_CLOCK.now() - before >= 0.001
+
+
+def test_time_goes_on_while_the_machine_is_suspended() -> None:
+    """From when the clock was made on; what two clocks differ by a moment is no sleep."""
+    slept = 500.0
+    clock = SystemClock(lambda: slept)
+    assert clock.now() == pytest.approx(time.monotonic(), abs=0.05)
+    slept += 0.01
+    assert clock.now() == pytest.approx(time.monotonic(), abs=0.005)
+    slept += 60.0
+    assert clock.now() - time.monotonic() == pytest.approx(60.0, abs=0.05)
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,10 @@ message takes follows from what happens to its packets. The randomness comes in 
 
 from __future__ import annotations
 
+import heapq
+import itertools
 import math
 import random
-from collections import deque
 
 from pi05_websocket.bench.links import Link
 
@@ -18,6 +19,9 @@ __all__ = ["JITTER_MEAN_S", "DelayLine", "queue_bytes"]
 JITTER_MEAN_S = 0.1
 """How long the queues on the way stay as they are, on average: cross traffic comes and goes in bursts. With a
 draw for each packet a message of 740 of them would wait for the largest of 740 draws, since none overtakes."""
+
+_OVERTAKEN_S = 0.002
+"""How much later a packet comes that took another way: a dozen others overtake it at 50 Mbit/s."""
 
 _QUEUE_S = 0.2
 _LEAST_QUEUE_BYTES = 128 * 1024
@@ -33,7 +37,7 @@ def queue_bytes(link: Link) -> int:
 
 
 class DelayLine:
-    """Loses, queues, serialises and delays packets; none overtakes another.
+    """Loses, queues, serialises and delays packets; none overtakes another, unless the link says so.
 
     Each packet is dropped if the queue is full, takes its bits at the link's rate, is lost with the link's
     probability, and is under way for half of the round trip and the jitter of the moment: gamma with half of
@@ -51,6 +55,10 @@ class DelayLine:
         """Packets that were lost at random."""
         self.carried = 0
         """Packets that came out."""
+        self.overtaken = 0
+        """Packets that others overtook."""
+        self.doubled = 0
+        """Packets that came out twice."""
         self._link = link
         self._random = random.Random(seed)
         self._way_s = link.rtt_ms / 2000
@@ -61,7 +69,9 @@ class DelayLine:
         self._last = 0.0
         self._jitter_s = 0.0
         self._jitter_until = -math.inf
-        self._under_way: deque[tuple[float, bytes]] = deque()
+        self._numbers = itertools.count()
+        self._under_way: list[tuple[float, int, bytes]] = []
+        """A heap: when it is out, which it is, what it is."""
 
     def __repr__(self) -> str:
         return f"<DelayLine {self._link.name} under_way={len(self._under_way)} lost={self.lost}>"
@@ -81,16 +91,26 @@ class DelayLine:
             self.lost += 1
             return
         there = self._free_at + self._way_s + self._jitter(self._free_at)
+        if self._link.reorder and self._random.random() < self._link.reorder:
+            self.overtaken += 1
+            self._send(there + _OVERTAKEN_S, packet)
+            return
         self._last = max(self._last, there)
-        self._under_way.append((self._last, packet))
+        self._send(self._last, packet)
+        if self._link.duplicate and self._random.random() < self._link.duplicate:
+            self.doubled += 1
+            self._send(self._last + _OVERTAKEN_S, packet)
 
     def take(self, now: float) -> list[bytes]:
         """Return the packets that are out by second `now`, in order."""
         out: list[bytes] = []
         while self._under_way and self._under_way[0][0] <= now:
-            out.append(self._under_way.popleft()[1])
+            out.append(heapq.heappop(self._under_way)[2])
         self.carried += len(out)
         return out
+
+    def _send(self, there: float, packet: bytes) -> None:
+        heapq.heappush(self._under_way, (there, next(self._numbers), packet))
 
     def _jitter(self, now: float) -> float:
         if not self._deviation_s:

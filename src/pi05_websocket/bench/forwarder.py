@@ -63,11 +63,16 @@ def forward(near: int, far: int, link: Link, seed: int, stop: int) -> dict[str, 
             if source in readable:
                 _read(source, line)
     return {
-        "up": {"carried": up.carried, "lost": up.lost, "dropped": up.dropped},
-        "down": {"carried": down.carried, "lost": down.lost, "dropped": down.dropped},
+        "up": _counts(up),
+        "down": _counts(down),
         "refused": refused,
         "latest_ms": round(1000 * latest, 3),
     }
+
+
+def _counts(line: DelayLine) -> dict[str, int]:
+    names = ("carried", "lost", "dropped", "overtaken", "doubled")
+    return {name: getattr(line, name) for name in names}
 
 
 def _read(source: int, line: DelayLine) -> None:

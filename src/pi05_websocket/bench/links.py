@@ -66,7 +66,17 @@ class Link:
     mbit: float = 1000.0
     """Megabits per second from the robot to the server; the way back has at least as much."""
 
+    reorder: float = 0.0
+    """Share of packets that others overtake; the model of whole messages knows nothing of it."""
+
+    duplicate: float = 0.0
+    """Share of packets that arrive twice; likewise."""
+
     def __post_init__(self) -> None:
+        if not 0 <= self.reorder < 1 or not 0 <= self.duplicate < 1:
+            raise ConfigError(
+                f"link {self.name}: reorder={self.reorder} duplicate={self.duplicate}: expected shares below 1"
+            )
         if self.rtt_ms < 0 or self.jitter_ms < 0 or not 0 <= self.loss < 0.5 or not self.mbit > 0:
             raise ConfigError(
                 f"link {self.name}: rtt_ms={self.rtt_ms} jitter_ms={self.jitter_ms} loss={self.loss} "

@@ -11,7 +11,7 @@ from arrivals import Robot, simulate
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pi05_websocket.server.batching import BatchSettings, batches_ahead, plan_batch
+from pi05_websocket.server.batching import BatchSettings, Plan, batches_ahead, plan_batch
 from pi05_websocket.server.sessions import PRIORITIES, Waiting
 
 SIXTEEN = BatchSettings(max_batch=16)
@@ -114,6 +114,20 @@ def test_before_anything_is_known_all_are_asked_for() -> None:
     """A size that was never tried is expected to cost nothing."""
     plan = plan_batch([request(name) for name in "abc"], 0.0, lambda *_: 0.0, SIXTEEN)
     assert len(plan.batch) == 3
+
+
+def test_a_policy_that_is_idle_because_all_are_late_is_asked_to_see() -> None:
+    """It may have compiled when it was measured. The one with most time is asked for, once a second."""
+    waiting = [request("a", deadline=0.5), request("b", deadline=0.7), request("c", deadline=0.6)]
+
+    def plan(idle_s: float, *more: Any) -> tuple[str, str]:
+        found = plan_batch([*waiting, *more], 0.0, lambda *_: 60.0, SIXTEEN, idle_s=idle_s)
+        return " ".join(w.item for w in found.batch), " ".join(w.item for w in found.late)
+
+    assert plan(0.9) == ("", "a b c")
+    assert plan(1.0) == ("b", "a c")
+    assert plan(1.0, request("d")) == ("d", "a b c")
+    assert plan_batch([], 0.0, lambda *_: 60.0, SIXTEEN, idle_s=9.0) == Plan()
 
 
 def test_who_has_waited_long_goes_up_a_class() -> None:

@@ -42,6 +42,9 @@ _PROMOTED_AFTER_S = 2.0
 """After so long without an answer a robot goes up a class, and after twice as long two. A newer observation
 in the place of the last one does not begin anew."""
 
+_DOUBTED_AFTER_S = 1.0
+"""A policy that has done nothing for as long, because all would be late, is asked once to see."""
+
 _NEVER = float("inf")
 
 _WORTH_IT = 0.97
@@ -80,12 +83,29 @@ class Plan(Generic[C]):
 
 
 def plan_batch(
-    waiting: Sequence[C], now: float, expect: Expect, settings: BatchSettings
+    waiting: Sequence[C],
+    now: float,
+    expect: Expect,
+    settings: BatchSettings,
+    *,
+    idle_s: float = 0.0,
 ) -> Plan[C]:
-    """Return what to do with the requests that may be taken now, for a policy that is free."""
+    """Return what to do with the requests that may be taken now, for a policy that is free.
+
+    Args:
+        waiting: The oldest of each robot.
+        now: The time.
+        expect: How long batches take.
+        settings: What the policy allows.
+        idle_s: How long the policy has had nothing to do. What it took then may be wrong by now: a first
+            inference compiles, and if all are refused because of it, nothing else is ever measured.
+    """
     late = [request for request in waiting if _too_late(request, now, expect)]
     hopeful = [request for request in waiting if not _too_late(request, now, expect)]
     if not hopeful:
+        if late and idle_s >= _DOUBTED_AFTER_S:
+            tried = max(late, key=lambda request: request.deadline or 0.0)
+            return Plan(batch=[tried], late=[request for request in late if request is not tried])
         return Plan(late=late)
     order = _in_order(hopeful, now, expect, settings.max_batch)
     together = _together(order, settings.max_batch)

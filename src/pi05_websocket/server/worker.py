@@ -95,6 +95,8 @@ class PolicyWorker:
         self._resting = 0
         """Threads beside that wait until they are rung for."""
         self._times = ModelTimes()
+        self._inferred_at = time.perf_counter()
+        """When the last inference ended."""
         self._idle = False
         """Whether the policy thread waits, and nobody has rung for it."""
         self._paused = False
@@ -294,7 +296,13 @@ class PolicyWorker:
                 if new:
                     return partial(self._group, new), None
                 now = time.perf_counter()
-                plan = plan_batch(heads, now, self._times.expect, self._settings)
+                plan = plan_batch(
+                    heads,
+                    now,
+                    self._times.expect,
+                    self._settings,
+                    idle_s=now - self._inferred_at,
+                )
                 if plan.late:
                     self._refuse(plan.late, now)
                 if plan.batch and not self._paused:
@@ -342,7 +350,8 @@ class PolicyWorker:
                 for request in requests
             ],
         )
-        infer_s = time.perf_counter() - started
+        self._inferred_at = time.perf_counter()
+        infer_s = self._inferred_at - started
         self._asked_at = None
         with self._lock:
             if inferred.measured:

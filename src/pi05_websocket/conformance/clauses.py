@@ -81,7 +81,8 @@ def markdown_clauses(group: str) -> str:
             f" *OpenPI's {_whose(clause)}: {clause.stock}.*" if clause.stock else ""
         )
         checked = f"no: {clause.unchecked}" if clause.unchecked else "yes"
-        rows.append(f"| `{clause.id}` | {clause.binds} | {text} | {checked} |")
+        said = text.replace("|", r"\|")
+        rows.append(f"| `{clause.id}` | {clause.binds} | {said} | {checked} |")
     return "\n".join(rows)
 
 

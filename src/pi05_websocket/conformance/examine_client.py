@@ -22,8 +22,8 @@ __all__ = ["CLIENT_CHECKS", "ClientExamination"]
 CLIENT_CHECKS: Final[tuple[Check[Any], ...]] = (*SCRIPT, *EVIDENCE_CHECKS)
 """All of them; those of the script in the order in which they are made."""
 
-_ALWAYS: Final = frozenset({"nothing-agreed", "answers"})
-"""Steps without which there is no evidence."""
+_ALWAYS: Final = frozenset({"nothing-agreed", "answers", "metadata"})
+"""Steps without which there is no evidence, or nothing announced."""
 
 
 class ClientExamination:

@@ -155,7 +155,9 @@ def _cause(target: Target) -> Found:
 def _others(target: Target) -> Found:
     other = target.begin()
     other.answer()
-    target.begin().ask(UNREADABLE)
+    failing = target.begin()
+    failing.ask(UNREADABLE)
+    failing.after_error()
     return unharmed(target, other, "an error")
 
 

@@ -24,7 +24,7 @@ __all__ = [
 ]
 
 Outcome = Literal["passed", "failed", "not applicable", "skipped"]
-"""`not applicable`: nothing is offered that the clause is about. `skipped`: what the check needs did not come."""
+"""`not applicable`: nothing is offered that the clause is about. `skipped`: what it needs did not come."""
 
 _SHOWN = {"passed": "ok", "failed": "FAILED", "not applicable": "n/a", "skipped": "skipped"}
 _WIDTH = 108

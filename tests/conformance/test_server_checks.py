@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from mutant_servers import GOOD, MUTANTS, OBSERVATION, ROWS, GoodServer, changed
+from mutant_servers import MUTANTS, OBSERVATION, ROWS, GoodServer, changed
 from mutant_servers import _asks_late_for_keys as asks_late
 
 from pi05_websocket.conformance.checks import selected

@@ -38,6 +38,7 @@ from pi05_websocket.wire.refusals import Refusal, refusal_text
 ROWS = np.arange(60, dtype=np.float64).reshape(10, 6)
 OBSERVATION: dict[str, Any] = {
     "observation/exterior_image_1_left": np.full((32, 32, 3), 7, np.uint8),
+    "observation/exterior_image_2_left": np.full((32, 32, 3), 9, np.uint8),
     "observation/state": np.arange(6, dtype=np.float32),
     "prompt": "pick up the cube",
 }

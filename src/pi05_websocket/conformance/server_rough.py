@@ -85,7 +85,10 @@ def _half(target: Target) -> Found:
             sock = opened.enter_context(target.tcp())
             with contextlib.suppress(OSError):
                 sock.sendall(said)
-        unfinished = target.begin(episode=False).link
+        try:
+            unfinished = target.begin(episode=False).link
+        except Unmet as exc:
+            return wrong(f"beside half an upgrade, a new connection: {exc}")
         unfinished.send(BINARY, codec.encode({"a": 1})[:2], fin=False)
         unfinished.send(PING)
         return unharmed(target, other, "half an upgrade, and a message that never ends")

@@ -19,6 +19,7 @@ from pi05_websocket.conformance.frames import HttpHead, request_head
 from pi05_websocket.conformance.judging import decoded, is_error
 from pi05_websocket.conformance.link import Heard, Link, dial, open_socket, read_http
 from pi05_websocket.data import Observation
+from pi05_websocket.errors import ObservationError
 from pi05_websocket.wire import codec
 from pi05_websocket.wire.dialect_robot import request_message, reset_message
 from pi05_websocket.wire.dialects import DIALECTS, Dialect
@@ -69,15 +70,22 @@ class Session:
         self._target = target
 
     def request(self, observation: Observation | None = None) -> dict[str, Any]:
-        """Return the message for an observation; None: the target's."""
+        """Return the message for an observation; None: the target's.
+
+        Raises:
+            Unmet: The server's metadata asks for more than the observation has.
+        """
         target = self._target
-        return request_message(
-            target.dialect,
-            target.settings.observation if observation is None else observation,
-            metadata=self.metadata,
-            session_id="conformance",
-            request_id=str(next(target.numbers)),
-        )
+        try:
+            return request_message(
+                target.dialect,
+                target.settings.observation if observation is None else observation,
+                metadata=self.metadata,
+                session_id="conformance",
+                request_id=str(next(target.numbers)),
+            )
+        except ObservationError as exc:
+            raise Unmet(str(exc)) from exc
 
     def ask(self, message: Any = None) -> Heard:
         """Send a message, as it is or still to be encoded, and return what comes back; None: a request."""

@@ -114,7 +114,12 @@ class ConformanceCommand:
     json: str | None = None
     """Write the verdicts to this file, for programs; -: to standard output instead of the table."""
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """Check that the words go together.
+
+        Raises:
+            ConfigError: They do not.
+        """
         if bool(self.url) == (self.listen is not None):
             raise ConfigError("conformance: give a server's URL, or --listen PORT for a client")
         if self.url and urlsplit(self.url).scheme not in ("ws", "wss"):
@@ -178,6 +183,7 @@ def run(argv: list[str]) -> int:
         )
     except SystemExit as exc:  # tyro has printed its help or what is wrong
         return exc.code if isinstance(exc.code, int) else EXIT_FAILED
+    command.check()
     who, verdicts = _server(command) if command.url else _client(command)
     for_programs = json.dumps(as_maps(verdicts, who), indent=1)
     print(for_programs if command.json == "-" else report(verdicts, who))

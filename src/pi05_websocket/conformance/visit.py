@@ -71,12 +71,9 @@ class Visit:
         self.link: Link | None = None
         self._pending: bytes | None = None
         self._listener = socket.create_server((settings.host, settings.port))
-
-    @property
-    def url(self) -> str:
-        """Where the client has to connect to."""
         host, port = self._listener.getsockname()[:2]
-        return f"ws://{host}:{port}"
+        self.url = f"ws://{host}:{port}"
+        """Where the client has to connect to."""
 
     def close(self) -> None:
         """Hang up and stop listening. Safe to call twice."""

@@ -14,7 +14,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from figures import BLOCKS as FIGURE_BLOCKS
-from reference_pages import CLAUSE_BLOCKS, PAGES, POLICY_CONFIG, command_help, field_names, installed_commands
+from reference_pages import (
+    CLAUSE_BLOCKS,
+    PAGES,
+    POLICY_CONFIG,
+    command_help,
+    field_names,
+    installed_commands,
+)
 
 from pi05_websocket.presets import PRESETS
 

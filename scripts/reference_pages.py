@@ -24,7 +24,14 @@ from pi05_websocket.doctor.catalogue import MISTAKES
 from pi05_websocket.doctor.catalogue import markdown_table as mistakes_table
 from pi05_websocket.presets import PRESETS, describe, markdown_table
 
-__all__ = ["CLAUSE_BLOCKS", "PAGES", "POLICY_CONFIG", "command_help", "field_names", "installed_commands"]
+__all__ = [
+    "CLAUSE_BLOCKS",
+    "PAGES",
+    "POLICY_CONFIG",
+    "command_help",
+    "field_names",
+    "installed_commands",
+]
 
 ROOT = Path(__file__).resolve().parent.parent
 POLICY_CONFIG = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import threading
 import urllib.error
 import urllib.request
 
@@ -62,16 +63,33 @@ def test_what_is_checked_is_what_the_clauses_say() -> None:
             assert (clause.id in checked) == (clause.unchecked == ""), clause.id
 
 
+def asked_by_ours(examination: ClientExamination, **settings: object) -> list[Verdict]:
+    """Let our client ask until the examination is over; return the verdicts."""
+    examination.start()
+    config = ConnectionConfig(
+        url=examination.url,
+        backoff_first=0.02,
+        backoff_max=0.1,
+        **settings,  # type: ignore[arg-type]
+    )
+    with RemotePolicy(config=config, wait_for_server=5) as policy:
+
+        def ask() -> None:
+            while examination.wanting:
+                with contextlib.suppress(Pi05WebsocketError):
+                    policy.infer(OBSERVATION)
+
+        robot = threading.Thread(target=ask)
+        robot.start()
+        verdicts = examination.wait()
+        policy.close()
+        robot.join()
+    return verdicts
+
+
 def test_our_client_conforms() -> None:
     """Every MUST and every SHOULD; it comes back by itself."""
-    examination = ClientExamination(SOON)
-    examination.start()
-    config = ConnectionConfig(url=examination.url, backoff_first=0.02, backoff_max=0.1)
-    with RemotePolicy(config=config, wait_for_server=5) as policy:
-        while examination.wanting:
-            with contextlib.suppress(Pi05WebsocketError):
-                policy.infer(OBSERVATION)
-    verdicts = examination.wait()
+    verdicts = asked_by_ours(ClientExamination(SOON))
     assert conforms(verdicts), report(verdicts, "ours")
     assert failures(verdicts, "should") == []
 
@@ -79,15 +97,7 @@ def test_our_client_conforms() -> None:
 def test_a_client_of_ours_with_a_short_deadline_tells_late_answers_apart() -> None:
     """It asks again on the same connection, and counts."""
     examination = ClientExamination(SOON, only=("late",))
-    examination.start()
-    config = ConnectionConfig(
-        url=examination.url, backoff_first=0.02, request_timeout=0.3, first_request_timeout=0.3
-    )
-    with RemotePolicy(config=config, wait_for_server=5) as policy:
-        while examination.wanting:
-            with contextlib.suppress(Pi05WebsocketError):
-                policy.infer(OBSERVATION)
-    [verdict] = examination.wait()
+    [verdict] = asked_by_ours(examination, request_timeout=0.3, first_request_timeout=0.3)
     assert verdict.outcome == "passed"
     assert "did not take the first answer for the second's" in verdict.got
 

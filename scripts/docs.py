@@ -13,20 +13,12 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from figures import BLOCKS as FIGURE_BLOCKS
-from reference_pages import (
-    CLAUSE_BLOCKS,
-    PAGES,
-    POLICY_CONFIG,
-    command_help,
-    field_names,
-    installed_commands,
-)
+from figures import BLOCKS
+from reference_pages import PAGES, POLICY_CONFIG, command_help, field_names, installed_commands
 
 from pi05_websocket.presets import PRESETS
 
 ROOT = Path(__file__).resolve().parent.parent
-BLOCKS = FIGURE_BLOCKS | CLAUSE_BLOCKS
 REFERENCE = ROOT / "docs" / "reference"
 WITH_BLOCKS = (
     ROOT / "README.md",

@@ -19,19 +19,11 @@ from pathlib import Path
 
 from pi05_websocket import errors
 from pi05_websocket.cli import COMMANDS
-from pi05_websocket.conformance.clauses import GROUPS, PROTOCOL_VERSION, markdown_clauses
 from pi05_websocket.doctor.catalogue import MISTAKES
 from pi05_websocket.doctor.catalogue import markdown_table as mistakes_table
 from pi05_websocket.presets import PRESETS, describe, markdown_table
 
-__all__ = [
-    "CLAUSE_BLOCKS",
-    "PAGES",
-    "POLICY_CONFIG",
-    "command_help",
-    "field_names",
-    "installed_commands",
-]
+__all__ = ["PAGES", "POLICY_CONFIG", "command_help", "field_names", "installed_commands"]
 
 ROOT = Path(__file__).resolve().parent.parent
 POLICY_CONFIG = (
@@ -191,11 +183,6 @@ def default_of(field: ast.AnnAssign) -> str:
     factory = re.search(r"default_factory=(\w+)", text)
     return {"dict": "{}", "list": "[]"}.get(factory[1], factory[1]) if factory else text
 
-
-CLAUSE_BLOCKS: dict[str, Callable[[], str]] = {
-    f"clauses {group}": functools.partial(markdown_clauses, group) for group in GROUPS.values()
-} | {"protocol version": lambda: f"Version {PROTOCOL_VERSION}."}
-"""Name of a generated block of docs/reference/protocol.md -> what makes it."""
 
 PAGES: dict[str, Callable[[], str]] = {
     "presets.md": presets_page,

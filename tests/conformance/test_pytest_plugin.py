@@ -139,7 +139,29 @@ def test_unused_it_imports_nothing(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout
 
 
+def test_installed_it_is_found_by_pytest_itself(tmp_path: Path) -> None:
+    """And naming it besides is no mistake."""
+    installed = tmp_path / "installed" / "pi05_example-1.dist-info"
+    installed.mkdir(parents=True)
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: pi05_example\nVersion: 1\n")
+    (installed / "entry_points.txt").write_text(f"[pytest11]\n{PLUGIN} = {PLUGIN}\n")
+    path = os.pathsep.join([str(installed.parent), os.environ.get("PYTHONPATH", "")])
+    for words in ([], ["-p", PLUGIN]):
+        command = [sys.executable, "-m", "pytest", *words, "--help"]
+        done = subprocess.run(
+            command,
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": path},
+            capture_output=True,
+            text=True,
+            timeout=55,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert "--pi05-websocket-url" in done.stdout
+
+
 def test_it_is_registered_under_pytests_name() -> None:
     """The package names the module, so that pytest loads it by itself."""
     pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    assert pyproject["project"]["entry-points"]["pytest11"] == {"pi05_websocket": PLUGIN}
+    assert pyproject["project"]["entry-points"]["pytest11"] == {PLUGIN: PLUGIN}

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The text of every clause, in the order of the sections. Pure; `clauses` reads it.
 
-A paragraph each: id, level, who is bound; what it says; why the kit does not look at it; what OpenPI's own does
-instead. An id is never used twice; a clause that is dropped leaves a hole.
+A paragraph each: id, level, who is bound; what it says; why the kit does not look at it, or how far it does;
+what OpenPI's own does instead. An id is never used twice; a clause that is dropped leaves a hole.
 """
 
 from __future__ import annotations
@@ -46,11 +46,13 @@ value), `dtype`; a `float64` is a plain float, a `str_` plain text.
 W-9 must both
 A reader MUST take every form of W-1 to W-8, whatever the order of an array's entries, 0-d, empty and
 big-endian arrays included.
+how: of servers; of clients C-7 and C-8 are
 
 W-10 should both
 A reader SHOULD refuse an array whose `data` is longer than its shape, and one of objects or structs.
 stock: takes the first bytes of data that is too long; takes structs; an array of objects over a peer's
 bytes ends the process
+how: of servers, with `--rough`; of clients C-18 is
 
 W-11 must both
 A reader MUST NOT run code from the wire: no pickle.
@@ -118,6 +120,7 @@ It MUST answer a ping with a pong of the same payload while no request is being 
 S-17 should server
 It SHOULD answer pings, health checks and upgrades while the policy computes.
 stock: answers nobody meanwhile, so that clients that ping give up after 40 s
+how: of pings alone
 
 S-18 must server
 It MUST answer a close frame with a close frame.
@@ -141,6 +144,7 @@ stock: demands none
 
 S-24 must server
 It MUST take messages of up to 8 MiB, and close with 1009 at what is too long for it.
+how: of the 8 MiB alone
 
 S-25 should server
 It SHOULD ignore keys of an observation that its policy does not know.
@@ -151,13 +155,16 @@ A client that vanishes with a request under way MUST NOT harm others.
 
 S-27 must server
 It MUST end a connection with a frame that is not masked or of an unknown kind.
+how: with `--rough`
 
 S-28 should server
 It SHOULD refuse a frame that announces more than it takes at once, before it has come.
 stock: waits for it, whatever its length
+how: with `--rough`
 
 S-29 must server
 A connection that says nothing, half of an upgrade or something else MUST NOT keep others out.
+how: with `--rough`
 
 S-30 should server
 It SHOULD answer a message that is no map, `[1, 2]` for instance, as an error.
@@ -201,9 +208,11 @@ It MUST answer a ping with a pong of the same payload, also while it waits for a
 C-11 should client
 It SHOULD NOT give up because its own pings stay unanswered while it waits.
 stock: with websockets 15 and later it gives up after 40 s
+how: for as long as `--hold` says
 
 C-12 must client
 An answer that comes late MUST NOT be taken for that of the next request: it counts, or it connects anew.
+how: for as long as `--late` says
 
 C-13 must client
 A text message in place of an answer MUST be taken for an error, never for actions.

@@ -41,6 +41,9 @@ class Clause:
     unchecked: str = ""
     """Why the kit does not look at it; empty: it does."""
 
+    how: str = ""
+    """How far the kit looks; empty: at all of it."""
+
     stock: str = ""
     """What OpenPI's own does instead; empty: as the clause says."""
 
@@ -54,7 +57,7 @@ def _read(paragraph: str) -> Clause:
     """Return the clause that a paragraph of `TEXT` is."""
     head, *lines = paragraph.strip().splitlines()
     name, level, binds = head.split()
-    parts = {"text": "", "unchecked": "", "stock": ""}
+    parts = {"text": "", "unchecked": "", "how": "", "stock": ""}
     part = "text"
     for line in lines:
         word, colon, rest = line.partition(": ")
@@ -81,6 +84,8 @@ def markdown_clauses(group: str) -> str:
             f" *OpenPI's {_whose(clause)}: {clause.stock}.*" if clause.stock else ""
         )
         checked = f"no: {clause.unchecked}" if clause.unchecked else "yes"
+        if clause.how:
+            checked = f"yes, {clause.how}"
         said = text.replace("|", r"\|")
         rows.append(f"| `{clause.id}` | {clause.binds} | {said} | {checked} |")
     return "\n".join(rows)

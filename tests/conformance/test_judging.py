@@ -98,6 +98,8 @@ def test_good_arrays_and_scalars_have_no_fault() -> None:
     """As they are before something is changed in them."""
     assert encoding_faults(array()) == []
     assert encoding_faults(scalar()) == []
+    merely = {"nd": 3, "type": "<f4", "data": b"", "colour": "red"}
+    assert encoding_faults(codec.encode({"a": merely})) == []
 
 
 @given(st.binary(max_size=64))

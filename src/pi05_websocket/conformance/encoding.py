@@ -26,7 +26,8 @@ _DTYPE: Final = re.compile(r"[<>|=][biufUS][0-9]{1,8}", re.ASCII)
 _ARRAY: Final = {b"__ndarray__", b"data", b"dtype", b"shape"}
 _SCALAR: Final = {b"__npgeneric__", b"data", b"dtype"}
 _OTHERS: Final = ("__ndarray__", "__npgeneric__")
-_PYPI: Final = ({b"nd", b"type", b"data"}, {"nd", "type", "data"})
+_PYPI: Final = {"nd", "type", "data"}
+_PYPI_BESIDE: Final = {"shape", "kind"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +90,7 @@ def _map_faults(value: dict[Any, Any], where: str) -> Iterator[Fault]:
         yield from _array_faults(value, where)
     elif b"__npgeneric__" in value:
         yield from _scalar_faults(value, where)
-    elif any(marker in value for marker in _OTHERS) or any(value.keys() >= keys for keys in _PYPI):
+    elif any(marker in value for marker in _OTHERS) or _is_pypis(value):
         keys = shortened(list(value))
         yield Fault("W-4", f"{where} is an array of another flavour, with the keys {keys}")
     else:
@@ -98,6 +99,13 @@ def _map_faults(value: dict[Any, Any], where: str) -> Iterator[Fault]:
                 yield from _faults(item, f"{where}/{key}" if where != "the message" else key)
             else:
                 yield Fault("W-3", f"{where} has the key {shortened(key)}, which is no text")
+
+
+def _is_pypis(value: dict[Any, Any]) -> bool:
+    """Say whether a map is an array of PyPI's msgpack-numpy, and does not only have an entry `nd`."""
+    names = {key.decode("latin-1") if isinstance(key, bytes) else key for key in value}
+    shaped = value.get(b"nd", value.get("nd"))
+    return isinstance(shaped, bool) and _PYPI <= names <= _PYPI | _PYPI_BESIDE
 
 
 def _array_faults(value: dict[Any, Any], where: str) -> Iterator[Fault]:

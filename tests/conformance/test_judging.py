@@ -420,6 +420,16 @@ def test_what_verdicts_come_to(founds: list[Any], end: str, conforming: bool) ->
     assert not conforms([*verdicts, skipped(CHECK, "gone")])
 
 
+def test_a_should_alone_says_nothing_about_conformance() -> None:
+    """No MUST was broken, and none was seen to be kept."""
+    alone = dataclasses.replace(CHECK, clauses=("S-8",))
+    verdicts = [verdict(alone, wrong("none"))]
+    assert conforms(verdicts)
+    assert report(verdicts, "it").endswith(
+        "1 of SHOULD, 0 not applicable, 0 skipped.\nNo MUST was looked at."
+    )
+
+
 def test_verdicts_as_maps() -> None:
     """For programs."""
     told = as_maps([verdict(CHECK, ok("fine"))], "it")

@@ -75,9 +75,10 @@ def failures(verdicts: Iterable[Verdict], level: Level = "must") -> list[Verdict
 
 
 def conforms(verdicts: Sequence[Verdict]) -> bool:
-    """Say whether every MUST that was looked at was seen to be kept, and there was one."""
-    musts = [each.outcome for each in verdicts if each.level == "must"]
-    return "passed" in musts and "failed" not in musts and "skipped" not in musts
+    """Say whether every MUST that was looked at was seen to be kept, and anything was seen at all."""
+    musts = {each.outcome for each in verdicts if each.level == "must"}
+    seen = {each.outcome for each in verdicts} & {"passed", "failed"}
+    return bool(seen) and not musts & {"failed", "skipped"}
 
 
 def as_maps(verdicts: Sequence[Verdict], who: str) -> dict[str, Any]:
@@ -130,5 +131,7 @@ def _sum(verdicts: Sequence[Verdict]) -> str:
     )
     if musts:
         return f"{parts}\nIt does not conform."
-    end = "It conforms." if conforms(verdicts) else "Not everything could be judged."
-    return f"{parts}\n{end}"
+    if not conforms(verdicts):
+        return f"{parts}\nNot everything could be judged."
+    kept = any(each.outcome == "passed" and each.level == "must" for each in verdicts)
+    return f"{parts}\n{'It conforms.' if kept else 'No MUST was looked at.'}"

@@ -7,10 +7,13 @@ been measured is a sentence about how to.
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from pi05_websocket.conformance.clauses import GROUPS, PROTOCOL_VERSION, markdown_clauses
 
 __all__ = [
     "BLOCKS",
@@ -587,5 +590,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "demo picture": demo_picture,
     "server metrics": server_metrics,
     "ops overhead": ops_overhead_block,
+    "protocol version": lambda: f"Version {PROTOCOL_VERSION}.",
+    **{f"clauses {group}": functools.partial(markdown_clauses, group) for group in GROUPS.values()},
 }
 """Name of a generated block -> what makes it. Documents have them between two comments."""

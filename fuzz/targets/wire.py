@@ -3,15 +3,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Final
 
 import numpy as np
 
 from fuzz.mutation import of_bytes, of_msgpack
 from fuzz.target import Broken, Target, check_scalars
+from pi05_websocket.conformance.vectors import read_transcript, read_vectors
 from pi05_websocket.errors import DecodeError, EncodeError
 from pi05_websocket.wire import codec
 from pi05_websocket.wire.arrays import Malformed
@@ -30,11 +29,10 @@ _EACH_VALUE: Final = 384
 
 
 def vectors() -> Iterator[bytes]:
-    """Yield the messages of tests/vectors: those of OpenPI's packer, of other servers, and hostile ones."""
-    folder = Path(__file__).parents[2] / "tests" / "vectors"
-    for vector in json.loads((folder / "vectors.json").read_text(encoding="utf-8")):
+    """Yield the published vectors: those of OpenPI's packer, of other servers, and hostile ones."""
+    for vector in read_vectors():
         yield bytes.fromhex(vector["hex"])
-    for frame in json.loads((folder / "transcript.json").read_text(encoding="utf-8"))["frames"]:
+    for frame in read_transcript()["frames"]:
         if frame["opcode"] == "binary":
             yield bytes.fromhex(frame["hex"])
 

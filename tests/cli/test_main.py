@@ -31,7 +31,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize(
     ("word", "hint"),
-    [("serv", "Did you mean 'serve'?"), ("xyz", "There are: audit-images, bench, control")],
+    [("serv", "Did you mean 'serve'?"), ("xyz", "There are: audit-images, bench, conformance")],
 )
 def test_unknown_command(word: str, hint: str, capsys: pytest.CaptureFixture[str]) -> None:
     """A typing mistake gets the word that was meant."""

@@ -4,9 +4,7 @@
 from __future__ import annotations
 
 import copy
-import json
 import pickle
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,13 +12,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pi05_websocket.conformance.vectors import read_vectors
 from pi05_websocket.errors import ConfigError, ObservationError
 from pi05_websocket.images import resize_with_pad
 from pi05_websocket.keymap import CameraMap, KeyMap, StatePart
 from pi05_websocket.presets import PRESETS, SO101_JOINTS, describe, markdown_table, preset
 
 SO101 = PRESETS["so101"]
-VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "vectors.json").read_text())
+VECTORS = read_vectors()
 
 
 def image(height: int = 480, width: int = 640) -> Any:

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pi05_websocket.conformance.vectors import read_transcript
 from pi05_websocket.errors import (
     ConnectionLost,
     DeadlineExceeded,
@@ -37,9 +36,7 @@ from pi05_websocket.wire.protocol import (
 )
 from pi05_websocket.wire.refusals import REFUSED
 
-TRANSCRIPT = json.loads(
-    (Path(__file__).parents[1] / "vectors" / "transcript.json").read_text()
-)  # OpenPI's own client and server, recorded
+TRANSCRIPT = read_transcript()  # OpenPI's own client and server, recorded
 OBSERVATION = {"observation/state": np.arange(6, dtype=np.float32), "prompt": "pick"}
 METADATA = {"reset_pose": [0.0, 1.5]}
 

@@ -4,22 +4,21 @@
 from __future__ import annotations
 
 import enum
-import json
 import struct
 import tracemalloc
 from collections import OrderedDict, namedtuple
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from pi05_websocket.conformance.vectors import read_vectors
 from pi05_websocket.errors import ConfigError, DecodeError, EncodeError
 from pi05_websocket.wire import codec
 from pi05_websocket.wire.codec import DecodeLimits
 
-VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "vectors.json").read_text())
-OPENPI = [v for v in VECTORS if v["flavour"] == "openpi"]
+VECTORS = read_vectors()
+OPENPI = [v for v in VECTORS if v["flavour"] in ("openpi", "additions")]
 WRITTEN_BY_OPENPI = [v for v in OPENPI if v["name"] != "dialect_marker_false"]
 HOSTILE = [v for v in VECTORS if v["flavour"] == "hostile"]
 

@@ -3,13 +3,12 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from pi05_websocket.conformance.vectors import read_vectors
 from pi05_websocket.errors import (
     ConfigError,
     DecodeError,
@@ -43,10 +42,7 @@ from pi05_websocket.wire.protocol import (
     ServerProtocol,
 )
 
-VECTORS = {
-    each["name"]: bytes.fromhex(each["hex"])
-    for each in json.loads((Path(__file__).parent.parent / "vectors" / "vectors.json").read_text())
-}
+VECTORS = {each["name"]: bytes.fromhex(each["hex"]) for each in read_vectors()}
 ROWS = np.array([[0.0, 0.25, 0.5, 0.75, 1.0, 1.25]], np.float32) + 1.5 * np.arange(4)[:, None]
 ROWS = ROWS.astype(np.float32)
 

@@ -43,6 +43,10 @@ COMMANDS: dict[str, Command] = {
         module="pi05_websocket.cli.bench",
         summary="Measure what distance costs: success of the simulated arm, ours beside every peer's rule.",
     ),
+    "conformance": Command(
+        module="pi05_websocket.cli.conformance",
+        summary="Check a policy server, or a client, against the clauses of the protocol.",
+    ),
     "control": Command(
         module="pi05_websocket.cli.control",
         summary="Stop a running robot, let it go on, give it another task, from another terminal.",

@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Examine a server: make the checks one after the other, each on connections of its own.
+
+In: settings, which checks. Out: verdicts. Blocks as long as the server takes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from pi05_websocket.conformance import (
+    server_additions,
+    server_exchange,
+    server_handshake,
+    server_rough,
+)
+from pi05_websocket.conformance.checks import Check, skipped, verdict
+from pi05_websocket.conformance.target import ServerSettings, Target, Unmet
+from pi05_websocket.conformance.verdicts import Verdict
+
+__all__ = ["SERVER_CHECKS", "examine_server", "look"]
+
+SERVER_CHECKS: Final[tuple[Check[Target], ...]] = (
+    *server_handshake.CHECKS,
+    *server_exchange.CHECKS,
+    *server_additions.CHECKS,
+    *server_rough.CHECKS,
+)
+"""All of them, in the order in which they are made."""
+
+
+def examine_server(settings: ServerSettings, checks: Sequence[Check[Target]]) -> Iterator[Verdict]:
+    """Yield a verdict for each check."""
+    target = Target(settings)
+    for check in checks:
+        yield look(check, target)
+
+
+def look(check: Check[Target], target: Target) -> Verdict:
+    """Make one check and hang up."""
+    try:
+        return verdict(check, check.look(target))
+    except Unmet as exc:
+        return skipped(check, str(exc))
+    finally:
+        target.hang_up()

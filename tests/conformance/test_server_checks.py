@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The checks of a server: a good one passes, and one that breaks a clause is found to break just that."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from mutant_servers import MUTANTS, OBSERVATION, ROWS, GoodServer, changed
+from mutant_servers import _asks_late_for_keys as asks_late
+
+from pi05_websocket.conformance.checks import selected
+from pi05_websocket.conformance.clauses import CLAUSES
+from pi05_websocket.conformance.examine_server import SERVER_CHECKS, examine_server
+from pi05_websocket.conformance.frames import HttpHead, response_head
+from pi05_websocket.conformance.target import ServerSettings
+from pi05_websocket.conformance.verdicts import Verdict, conforms, failures, report
+from pi05_websocket.server import ServerConfig, WebsocketPolicyServer
+from pi05_websocket.server.keys_file import add_key
+from pi05_websocket.wire.dialects import DIALECTS
+
+ALL = ("connection", "request", "rough")
+
+
+@contextlib.contextmanager
+def running(kind: type[GoodServer]) -> Iterator[GoodServer]:
+    """Start a server of a kind."""
+    server = kind()
+    try:
+        yield server
+    finally:
+        server.close()
+
+
+def examined(url: str, dialect: str = "openpi", **words: object) -> list[Verdict]:
+    """Return the verdicts on a server."""
+    settings = ServerSettings(
+        url=url,
+        observation=OBSERVATION,
+        dialect=dialect,
+        patience_s=1.0,
+        first_patience_s=1.0,
+        quiet_s=0.1,
+    )
+    return list(examine_server(settings, selected(SERVER_CHECKS, needs=ALL, **words)))  # type: ignore[arg-type]
+
+
+def test_the_good_server_breaks_nothing() -> None:
+    """The double that all mutants are made from keeps every clause, SHOULD included."""
+    with running(GoodServer) as server:
+        verdicts = examined(server.url)
+    assert conforms(verdicts), report(verdicts, "the double")
+    assert failures(verdicts, "should") == []
+
+
+@pytest.mark.parametrize(
+    ("clause", "kind"), MUTANTS, ids=[f"{clause}-{i}" for i, (clause, _) in enumerate(MUTANTS)]
+)
+def test_a_server_that_breaks_a_clause_is_found(clause: str, kind: type[GoodServer]) -> None:
+    """The check of that clause fails, and names it."""
+    with running(kind) as server:
+        verdicts = examined(server.url, kind.dialect, only=(clause,))
+    broken = {name for each in failures(verdicts) for name in each.clauses}
+    assert clause in broken, report(verdicts, clause)
+
+
+def test_every_must_on_servers_has_a_mutant() -> None:
+    """No check of a MUST is without a server that it fails."""
+    checked = {clause for each in SERVER_CHECKS if each.level == "must" for clause in each.clauses}
+    assert checked == {clause for clause, _ in MUTANTS}
+
+
+def test_what_is_checked_is_what_the_clauses_say() -> None:
+    """A clause that binds servers is checked, or says why not."""
+    checked = {clause for each in SERVER_CHECKS for clause in each.clauses}
+    for clause in CLAUSES.values():
+        if clause.binds != "client":
+            assert (clause.id in checked) == (clause.unchecked == ""), clause.id
+
+
+class Still:
+    """A policy that stays where the arm is."""
+
+    def infer(self, observation: dict[str, object]) -> dict[str, object]:
+        """Answer."""
+        return {"actions": ROWS.astype(np.float32)}
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_our_server_conforms_in_every_dialect(dialect: str) -> None:
+    """Every MUST and every SHOULD, what a weak server dies of included."""
+    with WebsocketPolicyServer(Still(), "127.0.0.1", 0) as server:
+        verdicts = examined(f"{server.url}/{dialect}", dialect)
+    assert conforms(verdicts), report(verdicts, dialect)
+    assert failures(verdicts, "should") == []
+
+
+def test_a_server_with_keys_refuses_others_before_the_upgrade(tmp_path) -> None:
+    """Ours answers 401, and lets the examiner in with its key."""
+    from datetime import UTC, datetime
+
+    file = tmp_path / "keys.json"
+    secret = add_key(file, "arm", datetime.now(UTC))
+    config = ServerConfig(keys=str(file))
+    with WebsocketPolicyServer(Still(), "127.0.0.1", 0, config=config) as server:
+        settings = ServerSettings(
+            url=server.url,
+            observation=OBSERVATION,
+            headers={"Authorization": f"Api-Key {secret}"},
+        )
+        checks = selected(SERVER_CHECKS, only=("S-23", "S-7"))
+        verdicts = list(examine_server(settings, checks))
+    assert [each.outcome for each in verdicts] == ["passed", "passed"]
+
+
+def test_what_could_not_be_looked_at_is_no_conformance() -> None:
+    """Nobody listens: everything is skipped with the reason, and it does not conform."""
+    with running(GoodServer) as server:
+        url = server.url
+    verdicts = examined(url, only=("S-7", "S-16"))
+    assert {each.outcome for each in verdicts} == {"skipped"}
+    assert not conforms(verdicts)
+    assert "Not everything could be judged." in report(verdicts, url)
+
+
+def test_a_server_that_does_not_know_the_observation_says_so() -> None:
+    """Its error is quoted, with what to do."""
+
+    def answers(self, protocol, heard):
+        raise KeyError("observation/image")
+        yield b""
+
+    with running(changed("answers", answers)) as server:
+        [verdict] = examined(server.url, only=("actions",))
+    assert verdict.outcome == "skipped"
+    assert "KeyError: 'observation/image'. Give one that its policy takes" in verdict.got
+
+
+@pytest.mark.parametrize(
+    ("check", "change"),
+    [
+        ("no-compression", ("agreed", lambda self, head: GoodServer.agreed(self, head) | {
+            "Sec-WebSocket-Extensions": "permessage-deflate"})),
+        ("health", ("response", lambda self, head: GoodServer.response(
+            self, HttpHead(line="GET /x HTTP/1.1", headers=head.headers)))),
+        ("no-upgrade", ("response", lambda self, head: GoodServer.response(self, head)
+            if head.get("upgrade") else response_head("404 Not Found", {"Content-Length": "0"}))),
+        ("timing", ("answer", lambda self, protocol, asked: b"\x80")),
+        ("answer-bytes", ("answer", lambda self, protocol, asked: b"\x81\xa1n\xcc\x01")),
+        ("error-reason", ("fail", lambda self, link, protocol, exc: (
+            link.send_message("boom"), link.say_goodbye(1011, 1.0, "sorry")))),
+        ("error-cause", ("fail", lambda self, link, protocol, exc: (
+            link.send_message("it broke!"), link.say_goodbye(1011, 1.0)))),
+    ],
+)  # fmt: skip
+def test_a_should_that_is_not_kept_is_told_and_no_failure(check: str, change: tuple) -> None:
+    """The verdict says what was got; the exit code does not depend on it."""
+    with running(changed(*change)) as server:
+        [verdict] = examined(server.url, only=(check,))
+    assert (verdict.level, verdict.outcome) == ("should", "failed")
+
+
+def test_a_server_that_asks_for_keys_after_the_upgrade_is_told() -> None:
+    """Closing later is not refusing before."""
+    with running(changed("greet", asks_late)) as server:
+        [verdict] = examined(server.url, only=("keys",))
+    assert verdict.got == "without a key it upgrades, then close code 4401 (no key)"

@@ -7,18 +7,25 @@ In: settings, as maps in a Serve config file (`integrations/ray/serve.yaml`). Ou
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from ray import serve
 from ray.serve import Application
 
+from pi05_websocket import __version__
 from pi05_websocket.engine_ray.config import (
+    FRONT_DEPLOYMENT,
     POLICY_DEPLOYMENT,
     IngressSettings,
     PolicySettings,
     settings_from,
 )
 from pi05_websocket.engine_ray.deployments import Front, Ingress, PolicyDeployment
+from pi05_websocket.engine_ray.exposure import why_not_on_ray
+from pi05_websocket.engine_ray.machines import own_addresses
+from pi05_websocket.engine_ray.serve_state import serving
+from pi05_websocket.errors import ConfigError
 
 __all__ = ["ingress", "ingress_application", "policy", "policy_application"]
 
@@ -61,11 +68,14 @@ def ingress(args: dict[str, Any]) -> Application:
     return ingress_application(args)
 
 
-def policy_application(args: Mapping[str, Any], **options: Any) -> Application:
+def policy_application(
+    args: Mapping[str, Any], *, deployed_by: str = "", **options: Any
+) -> Application:
     """Make the policy application.
 
     Args:
         args: See `PolicySettings`.
+        deployed_by: Whose it is, see `IngressSettings.deployed_by`.
         options: Of the deployment, as Ray Serve knows them; a config file says them in `deployments`.
 
     Raises:
@@ -73,19 +83,34 @@ def policy_application(args: Mapping[str, Any], **options: Any) -> Application:
     """
     settings = settings_from(PolicySettings, args, "policy")
     made = serve.deployment(name=POLICY_DEPLOYMENT, **{**_POLICY, **options})
-    front = serve.deployment(name="front", **_FRONT)
+    whose = {"deployed_by": deployed_by}
+    front = serve.deployment(name=FRONT_DEPLOYMENT, user_config=whose, **_FRONT)
     return front(Front).bind(made(PolicyDeployment).bind(settings))
 
 
-def ingress_application(args: Mapping[str, Any], **options: Any) -> Application:
+def ingress_application(
+    args: Mapping[str, Any], *, version: str = __version__, **options: Any
+) -> Application:
     """Make the ingress application.
+
+    Its settings go into the deployment's `user_config`, which Ray changes in running replicas: robots stay.
+    Ray puts new replicas in the place of the old ones where `version` is another, and in the config file's way
+    where `args` are others.
 
     Args:
         args: See `IngressSettings`.
+        version: Of the code.
         options: Of the deployment.
 
     Raises:
-        ConfigError: Of a setting.
+        ConfigError: Of a setting, or others could reach it who should not.
     """
     settings = settings_from(IngressSettings, args, "ingress")
-    return serve.deployment(name="ingress", **{**_INGRESS, **options})(Ingress).bind(settings)
+    running = serving()
+    host = None if running is None else running.host  # None: Ray would start it at every address
+    wrong = why_not_on_ray(host, settings.server, {"this machine": own_addresses()})
+    if wrong is not None:
+        raise ConfigError(f"ingress: {wrong}")
+    made = serve.deployment(name="ingress", **{**_INGRESS, **options})(Ingress)
+    made = made.options(user_config=asdict(settings), version=version, _internal=True)
+    return made.bind(host)

@@ -226,8 +226,8 @@ class RayEngine:
                 process = name[len(_ENDS_WITH) :]
                 raise ConfigError(
                     f"this Ray was started by another pi05-websocket serve (process {process}) and ends with "
-                    "it. To deploy on one that stays, start that with ray start --head, and let every command use "
-                    "it: --ray-address auto."
+                    "that. To deploy on one that stays, start it with ray start --head, and let every command "
+                    "use it: --ray-address auto."
                 )
 
     def _look_at_machines(self) -> dict[str, tuple[str, ...]]:

@@ -1,16 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """What Ray Serve says of itself: where it listens, whose an application is, with what the ingress runs.
 
-In: nothing. Out: plain values; None where there is no such thing. Asks Serve's controller, and imports Ray. It
-uses what Ray does not promise to keep, so that nothing else has to: written against 2.60.
+In: nothing. Out: plain values; None where there is no such thing. Asks Serve's controller; Ray is imported
+when it is asked. It uses what Ray does not promise to keep, so that nothing else has to: written against 2.60.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
-
-import ray
 
 from pi05_websocket.engine_ray.config import (
     FRONT_DEPLOYMENT,
@@ -62,6 +60,8 @@ class Serving:
 
 def serving() -> Serving | None:
     """Return the Ray Serve of the cluster to which this process is connected; None: there is none yet."""
+    import ray
+
     if not ray.is_initialized():
         return None
     from ray.serve.context import _get_global_client

@@ -64,8 +64,12 @@ def policy(args: dict[str, Any]) -> Application:
 
 
 def ingress(args: dict[str, Any]) -> Application:
-    """Make the ingress application; likewise."""
-    return ingress_application(args)
+    """Make the ingress application; likewise.
+
+    With no `args` the settings stand in the `user_config` of its deployment, where Ray changes them in running
+    replicas; each replica looks at them before it serves anybody.
+    """
+    return ingress_application(args) if args else _ingress(IngressSettings(), __version__, _host())
 
 
 def policy_application(
@@ -105,12 +109,22 @@ def ingress_application(
     Raises:
         ConfigError: Of a setting, or others could reach it who should not.
     """
-    settings = settings_from(IngressSettings, args, "ingress")
-    running = serving()
-    host = None if running is None else running.host  # None: Ray would start it at every address
+    settings, host = settings_from(IngressSettings, args, "ingress"), _host()
     wrong = why_not_on_ray(host, settings.server, {"this machine": own_addresses()})
     if wrong is not None:
         raise ConfigError(f"ingress: {wrong}")
+    return _ingress(settings, version, host, **options)
+
+
+def _host() -> str | None:
+    """Return where Ray Serve listens; None: everywhere, as where it starts with the application."""
+    running = serving()
+    return None if running is None else running.host
+
+
+def _ingress(
+    settings: IngressSettings, version: str, host: str | None, **options: Any
+) -> Application:
     made = serve.deployment(name="ingress", **{**_INGRESS, **options})(Ingress)
     made = made.options(user_config=asdict(settings), version=version, _internal=True)
     return made.bind(host)

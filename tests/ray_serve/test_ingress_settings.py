@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+import socket
+import struct
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from robots_under_load import Robots, connected
 
@@ -18,6 +21,7 @@ from pi05_websocket.engine_ray.serve_state import serving
 from pi05_websocket.errors import AccessRefused, ConfigError, ConnectionLost
 from pi05_websocket.server import ServerConfig
 from pi05_websocket.server.keys_file import add_key
+from pi05_websocket.wire import codec
 
 
 @pytest.fixture
@@ -89,3 +93,35 @@ def test_what_is_not_safe_is_refused(cluster: Any, server: dict[str, Any], why: 
     settings = running.ingress()
     assert settings is not None
     assert settings.server == ServerConfig(max_connections=64)
+
+
+def test_who_does_not_read_is_cut(ingress: Any) -> None:
+    """After the setting's time, with answers unsent; a robot beside it never notices."""
+    ingress.deploy_ingress(server={"unread_timeout_s": 1.0})
+    ingress.serving("Summing")
+    observation = {
+        "observation/state": np.zeros(20_000, np.float32),  # its answer is 8 MB
+        "observation/image": np.zeros((64, 64, 3), np.uint8),
+        "prompt": "pick",
+    }
+    payload = codec.encode(observation)
+    frame = b"\x82\xff" + struct.pack(">Q", len(payload)) + bytes(4) + payload
+    with socket.create_connection(("127.0.0.1", ingress.port), timeout=60) as stranger:
+        stranger.sendall(
+            b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+        )
+        assert b" 101 " in stranger.recv(64)
+        for _ in range(8):
+            stranger.sendall(frame)
+        with connected(ingress.port) as infer:
+            deadline = time.monotonic() + 6.0
+            while time.monotonic() < deadline:
+                assert infer(observation)["prompt"] == "pick"
+        received = 0
+        while True:
+            data = stranger.recv(1 << 20)
+            if not data:
+                break
+            received += len(data)
+    assert received < 8 * 8_000_000

@@ -10,7 +10,6 @@ Runs on the main thread; Ray is imported here, after its environment is set.
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import secrets
 import socket
@@ -39,9 +38,6 @@ from pi05_websocket.server.config import ServerConfig
 __all__ = ["RayEngine", "application_named"]
 
 _SAY_AGAIN_S = 15.0
-
-_ENDS_WITH = "pi05-websocket-serve-"
-"""Name of a resource of a Ray that a command has started: by it other commands see that it is not theirs."""
 
 
 class RayEngine:
@@ -186,24 +182,14 @@ class RayEngine:
         environment.prepare(os.environ)
         address = self.options.ray_address
         with self._saying("starting Ray" if address is None else f"connecting to Ray at {address}"):
-            import ray
-            from ray import serve  # noqa: F401  # its log has its level from the import
+            from pi05_websocket.engine_ray import joining
 
-            logging.getLogger("ray.serve").setLevel(logging.WARNING)
             if address is not None:
-                ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
-                self._check_whose_ray_it_is()
-                return self._look_at_machines()
-            self._started_ray = True
-            ray.init(
-                address="local",
-                num_cpus=self._cpus(),
-                resources={f"{_ENDS_WITH}{os.getpid()}": 1},
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.WARNING,
-            )
-            return self._look_at_machines()
+                joining.join(address)
+            else:
+                self._started_ray = True
+                joining.start(self._cpus())
+            return joining.look_at_machines()
 
     def _cpus(self) -> int:
         """Return as many as the applications ask for: a Ray of our own has nobody else to leave room for."""
@@ -211,45 +197,6 @@ class RayEngine:
         most = options.replicas if options.autoscale is None else options.autoscale[1]
         policies = most * options.replica_cpus * len(self.policy_settings)
         return max(os.cpu_count() or 1, int(policies + options.ingress_replicas) + 1)
-
-    def _check_whose_ray_it_is(self) -> None:
-        """Look whether the Ray was started by another command.
-
-        Raises:
-            ConfigError: It was, and would end with that.
-        """
-        import ray
-
-        resources: Mapping[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-        for name in resources:
-            if name.startswith(_ENDS_WITH):
-                process = name[len(_ENDS_WITH) :]
-                raise ConfigError(
-                    f"this Ray was started by another pi05-websocket serve (process {process}) and ends with "
-                    "that. To deploy on one that stays, start it with ray start --head, and let every command "
-                    "use it: --ray-address auto."
-                )
-
-    def _look_at_machines(self) -> dict[str, tuple[str, ...]]:
-        """Ask every machine of the cluster what it is.
-
-        Raises:
-            ConfigError: One was started without what is needed.
-        """
-        import ray
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-        from pi05_websocket.engine_ray.machines import this_machine
-
-        look = ray.remote(num_cpus=0)(this_machine)
-        machines = {}
-        for node in ray.nodes():  # type: ignore[no-untyped-call]
-            if node["Alive"]:
-                there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-                found = ray.get(look.options(scheduling_strategy=there).remote())
-                environment.check(found.environment, node["NodeManagerAddress"])
-                machines[f"the machine {node['NodeManagerAddress']}"] = found.addresses
-        return machines
 
     def _start_serve(self, machines: Mapping[str, tuple[str, ...]]) -> None:
         """Start Ray Serve with its HAProxy, where it does not run already.
@@ -300,8 +247,8 @@ class RayEngine:
         from pi05_websocket.engine_ray import apps
 
         options, settings = self.options, self.policy_settings[application]
-        with self._saying(f"loading {settings.policy} in each replica"):
-            self._started.append(application)
+        what = f"loading {settings.policy} in each replica"
+        with self._saying(what), self._owning(application):
             made = apps.policy_application(
                 asdict(settings),
                 deployed_by=self.name,
@@ -325,12 +272,31 @@ class RayEngine:
             what = f"changing the ingress, robots stay ({changes(before, self.ingress_settings)})"
         elif running is not None and INGRESS_APPLICATION in running.applications():
             what = "replacing the ingress by one of this version; robots connect again"
-        with self._saying(what):
-            self._started.append(INGRESS_APPLICATION)
+        with self._saying(what), self._owning(INGRESS_APPLICATION):
             made = apps.ingress_application(
                 asdict(self.ingress_settings), num_replicas=self.options.ingress_replicas
             )
             _run(made, INGRESS_APPLICATION, "/")
+
+    @contextlib.contextmanager
+    def _owning(self, application: str) -> Iterator[None]:
+        """Take an application for one's own; one of others that cannot be replaced is left to its robots."""
+        from pi05_websocket.engine_ray.serve_state import serving
+
+        running = serving()
+        if running is None or application not in running.applications():
+            self._started.append(application)
+            yield
+            return
+        try:
+            yield
+        except BaseException:
+            self._say(
+                f"the application {application} was there before and stays, as far as it runs; whoever deploys "
+                "it again owns it"
+            )
+            raise
+        self._started.append(application)
 
     @contextlib.contextmanager
     def _saying(self, what: str) -> Iterator[None]:

@@ -47,9 +47,8 @@ def gcs_of(pid: int) -> str:
         with contextlib.suppress(OSError, ValueError):
             said = (child / "cmdline").read_text().split("\0")
             parent = int((child / "stat").read_text().rpartition(")")[2].split()[1])
-            if parent == pid and said[0].endswith("gcs_server"):
-                named = dict(word.split("=", 1) for word in said[1:] if "=" in word)
-                return f"{named['--node-ip-address']}:{named['--gcs_server_port']}"
+            if parent == pid and said[0].endswith("raylet"):
+                return dict(word.split("=", 1) for word in said if "=" in word)["--gcs-address"]
     raise AssertionError(f"process {pid} has started no Ray")
 
 
@@ -85,8 +84,11 @@ def test_serves_until_it_is_told_to_stop() -> None:
         for path, version in (("/", "v1"), ("/two", "v2")):
             with connected(int(found[1]), path=path) as infer:
                 assert infer({"robot": 1, "number": 2})["version"] == version
-        assert "Ray was started by another pi05-websocket serve" in a_second_one(process.pid, own)
-        process.send_signal(signal.SIGINT)
+        try:
+            why = a_second_one(process.pid, own)
+        finally:
+            process.send_signal(signal.SIGINT)
         rest, log = process.communicate(timeout=60)
     assert process.returncode == 0, log
     assert "stopping Ray Serve" in rest
+    assert "this Ray was started by another pi05-websocket serve (process " in why

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which flags of `pi05-websocket serve` count for which way of serving. Pure.
+"""Which flags of `pi05-websocket serve` count for which way of serving.
 
 In: the command. Out: nothing, or what is wrong with it. A flag that would have no effect is refused, with what
 to do instead: who sets a bound believes that it holds.

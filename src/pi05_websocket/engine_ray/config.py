@@ -117,6 +117,9 @@ class IngressSettings:
     deployed_by: str = ""
     """The command whose the application is, and with which it ends; empty: a config file's."""
 
+    version: str = ""
+    """Of the package with which that command deployed it; empty likewise."""
+
     def __post_init__(self) -> None:
         if not self.paths:
             raise ConfigError("paths: expected at least one, such as {'/': 'policy'}")

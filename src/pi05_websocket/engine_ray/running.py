@@ -21,6 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from pi05_websocket import __version__
 from pi05_websocket.engine_ray import environment
 from pi05_websocket.engine_ray.config import (
     INGRESS_APPLICATION,
@@ -89,6 +90,7 @@ class RayEngine:
             link=options.link,
             log_level=log_level,
             deployed_by=self.name,
+            version=__version__,
         )
         specs = {"/": policy} | options.more
         self.policy_settings = {
@@ -261,7 +263,7 @@ class RayEngine:
             _run(made, application, None)
 
     def _deploy_ingress(self) -> None:
-        """Deploy the ingress; where there is one, only its settings change, and robots stay connected."""
+        """Deploy the ingress; where there is one of this version, its settings change, and robots stay."""
         from pi05_websocket.engine_ray import apps
         from pi05_websocket.engine_ray.serve_state import serving
 
@@ -269,9 +271,9 @@ class RayEngine:
         before = None if running is None else running.ingress()
         what = "starting the ingress"
         if before is not None:
-            what = f"changing the ingress, robots stay ({changes(before, self.ingress_settings)})"
+            what = changes(before, self.ingress_settings)
         elif running is not None and INGRESS_APPLICATION in running.applications():
-            what = "replacing the ingress by one of this version; robots connect again"
+            what = "replacing the ingress, whose settings are not known here; robots connect again"
         with self._saying(what), self._owning(INGRESS_APPLICATION):
             made = apps.ingress_application(
                 asdict(self.ingress_settings), num_replicas=self.options.ingress_replicas

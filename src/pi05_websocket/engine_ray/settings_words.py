@@ -13,10 +13,19 @@ __all__ = ["changes"]
 
 
 def changes(before: IngressSettings, after: IngressSettings) -> str:
-    """Return what is to change, or that nothing is. Whose it is does not count."""
+    """Return what becomes of an ingress and its robots, and which settings change.
+
+    Ray changes the settings of what a command of the same version has deployed; what another version or a
+    config file has deployed it replaces.
+    """
     old, new = asdict(before), asdict(after)
-    del old["deployed_by"], new["deployed_by"]
-    return "; ".join(_differences(old, new, "")) or "its settings are the same"
+    for name in ("deployed_by", "version"):
+        del old[name], new[name]
+    said = "; ".join(_differences(old, new, "")) or "its settings are the same"
+    if before.version == after.version:
+        return f"changing the ingress, robots stay ({said})"
+    whose = f"of version {before.version}" if before.version else "of a config file"
+    return f"replacing the ingress {whose}, robots connect again ({said})"
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any], where: str) -> Iterator[str]:

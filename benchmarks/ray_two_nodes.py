@@ -258,7 +258,13 @@ def cluster() -> Iterator[dict[str, Node]]:
                 http_options={"host": "0.0.0.0", "port": PROXY_PORTS[HEAD]},
             )
             deploy("Numbered")
-            ingress = apps.ingress_application({}, num_replicas=2, max_replicas_per_node=1)
+            ingress = apps.ingress_application(
+                {
+                    "server": {"insecure": True}
+                },  # at every address, as Ray wants it; nobody else comes here
+                num_replicas=2,
+                max_replicas_per_node=1,
+            )
             serve.run(ingress, name="ingress", route_prefix="/")
             with load_balancer(folder):
                 yield nodes

@@ -217,7 +217,8 @@ PAGES: dict[str, Callable[[], str]] = {
     "ray-settings.md": settings_page(
         "Settings on Ray Serve",
         "`RayOptions` are flags of `pi05-websocket serve --engine ray`, `LinkSettings` with `--link.` before. "
-        "The others are the `args` of a Serve config file, such as `integrations/ray/serve.yaml`.",
+        "In a Serve config file, such as `integrations/ray/serve.yaml`, `PolicySettings` are the `args` of the "
+        "policy application, `IngressSettings` the `user_config` of the ingress.",
         ("src/pi05_websocket/engine_ray/config.py", "RayOptions"),
         ("src/pi05_websocket/engine_ray/config.py", "LinkSettings"),
         ("src/pi05_websocket/engine_ray/config.py", "PolicySettings"),

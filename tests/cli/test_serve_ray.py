@@ -21,7 +21,9 @@ def test_without_ray(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixt
     ("flags", "why"),
     [
         (["--host", "0.0.0.0"], "no keys"),
-        (["--host", "0.0.0.0", "--keys", "k.json", "--behind-proxy"], "around the proxy"),
+        (["--host", "0.0.0.0", "--keys", "k.json"], "no proxy that ends TLS"),
+        (["--host", "10.0.0.5", "--keys", "k.json", "--behind-proxy"], "127.0.0.1 or 0.0.0.0"),
+        (["--behind-proxy"], "no keys"),
         (["--also", "cube"], "/PATH=POLICY"),
     ],
 )

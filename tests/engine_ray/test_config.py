@@ -36,7 +36,11 @@ def test_maps_become_settings() -> None:
 @pytest.mark.parametrize(
     ("said", "why"),
     [
-        ({"police": "m:f"}, "policy: there is no setting police; there are hang_s, policy, server"),
+        (
+            {"police": "m:f"},
+            "policy: there is no setting police; there are hang_s, log_level, policy, "
+            "server, warm_up",
+        ),
         (
             {"policy": "m:f", "server": {"max_bach": 1}},
             "policy.server: there is no setting max_bach",
@@ -93,12 +97,20 @@ def test_numbers_below_the_least(name: str) -> None:
         {"also": ("/pick",)},
         {"also": ("/pick=",)},
         {"also": ("/=m:f",)},
+        {"replicas": 3, "autoscale": (1, 4)},
+        {"requests_per_replica": 5.0},
     ],
 )
 def test_options_that_cannot_be(wrong: dict[str, Any]) -> None:
     """Said before anything is started."""
     with pytest.raises(ConfigError):
         RayOptions(**wrong)
+
+
+def test_a_path_has_one_policy() -> None:
+    """Else the last one would answer, and nobody would say so."""
+    with pytest.raises(ConfigError, match="several for /cube"):
+        RayOptions(also=("/cube=m:f", "/pick=m:f", "/cube=m:g"))
 
 
 def test_sizes_and_paths() -> None:

@@ -67,6 +67,18 @@ def test_each_failure_in_a_row_is_a_longer_way_out(failures: int, away: float) -
     assert known.order("ab", now + away) == ["a", "b"]
 
 
+def test_other_times_count_from_the_next_failure_on() -> None:
+    """As a changed setting of a running ingress does."""
+    known = replicas()
+    known.change(eject_s=5.0, longest_eject_s=6.0)
+    for failed_at in (1.0, 101.0):
+        known.asked("a", failed_at - 1.0)
+        known.failed("a", failed_at - 1.0, failed_at)
+        known.done("a")
+    assert known.order("ab", 106.9) == ["b", "a"]
+    assert known.order("ab", 107.0) == ["a", "b"]
+
+
 def test_requests_that_fail_together_count_once() -> None:
     """Those asked before the failure say nothing new; one asked after it does."""
     known = replicas()

@@ -195,6 +195,24 @@ def test_another_replica_is_asked(fault: Behaviour) -> None:
     run(script, a=fault, b=works)
 
 
+def test_changed_settings_count_for_the_next_request() -> None:
+    """No other replica is asked any more, and the wait is another."""
+
+    async def script(link: PolicyLink, cluster: Cluster) -> None:
+        robot = Robot()
+        link.change(
+            LinkSettings(first_deadline_s=0.02, retries=0, retry_share=0.0),
+            ServerConfig(max_wait_s=0.05),
+        )
+        link.submit(robot.request())
+        failed = await robot.outcome()
+        assert isinstance(failed, Failed)
+        assert "(0.05 s)" in failed.text
+        assert cluster.asked == ["a"]
+
+    run(script, a=hangs, b=works)
+
+
 def test_a_late_answer_counts() -> None:
     """The slow one is asked on while nobody else answers either."""
 

@@ -47,7 +47,8 @@ class Gate:
 class Remembering:
     """Counts the requests of each session, and says what it would draw from."""
 
-    warmed: list[int]
+    def __init__(self) -> None:
+        self.warmed: list[int] = []
 
     def warm_up(self, sizes: list[int]) -> None:
         """Note the sizes."""
@@ -88,13 +89,16 @@ def run(
     *,
     hang_s: float = 60.0,
     most_sessions: int = 100,
+    warm_up: bool = True,
     **server: Any,
 ) -> None:
     """Run a script with a replica of the first policy."""
 
     async def whole() -> None:
         config = ServerConfig(**{"seed": 1} | server)
-        settings = PolicySettings(policy=next(iter(policies)), server=config, hang_s=hang_s)
+        settings = PolicySettings(
+            policy=next(iter(policies)), server=config, hang_s=hang_s, warm_up=warm_up
+        )
         replica = PolicyReplica(settings, load=policies.__getitem__, most_sessions=most_sessions)
         await replica.begin()
         try:
@@ -172,6 +176,31 @@ def test_what_is_remembered_and_drawn() -> None:
     assert [seed for *_, seed in seeds[:3]] == [seed for *_, seed in seeds[3:]]
     assert len({seed for *_, seed in seeds}) == 3
     assert policy.warmed == [1, 2, 4, 8, 16]
+
+
+def test_a_policy_that_is_not_to_be_warmed_up() -> None:
+    """As `--no-warm-up` says."""
+    policy = Remembering()
+
+    async def script(replica: PolicyReplica) -> None:
+        _, reply = await ask(replica, 1)
+        assert reply["seen"] == 1
+
+    run({"remembering": policy}, script, warm_up=False)
+    assert policy.warmed == []
+
+
+def test_each_client_is_answered_in_its_dialect() -> None:
+    """Made for the first who asks in it."""
+
+    async def script(replica: PolicyReplica) -> None:
+        for dialect, answered in (("openpi", dict), ("dreamzero", np.ndarray), ("openpi", dict)):
+            said = Ask(session="i:1", number=1, dialect=dialect)
+            payload = codec.encode({"x": np.zeros(3, np.float32)})
+            answer = Answer.from_map(await replica.ask(payload, said.to_map()))
+            assert isinstance(codec.decode(answer.message or b""), answered)
+
+    run({"remembering": Remembering()}, script)
 
 
 def test_who_gives_up_does_not_wait_any_more(gate: Gate) -> None:

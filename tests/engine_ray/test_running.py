@@ -33,11 +33,16 @@ def test_paths_of_one_name_are_refused() -> None:
         RayEngine("m:f", "127.0.0.1", 0, ServerConfig(), options, print)
 
 
-def test_a_port_is_found() -> None:
-    """0 lets the system choose, as for the plain server."""
-    made = engine()
-    assert made.port > 0
-    assert repr(made) == f"<RayEngine 127.0.0.1:{made.port} idle>"
+def test_nothing_is_chosen_before_it_starts() -> None:
+    """Where a Ray Serve runs already, port 0 is its port."""
+    assert repr(engine()) == "<RayEngine 127.0.0.1:0 idle>"
+
+
+def test_each_command_has_a_name_of_its_own() -> None:
+    """By which it knows later what is still its own."""
+    first, second = engine(), engine()
+    assert first.name != second.name
+    assert first.ingress_settings.deployed_by == first.name
 
 
 @pytest.mark.parametrize(

@@ -61,14 +61,15 @@ class Cluster:
         serve.run(apps.policy_application(settings, **options), name=application, route_prefix=None)
         self._serving = policy if application == "policy" and "user_config" not in options else ""
 
-    def deploy_ingress(self) -> None:
-        """Deploy the ingress, or replace it."""
+    def deploy_ingress(self, *, version: str = "1", **settings: Any) -> None:
+        """Deploy the ingress, change its settings, or replace it by one of another version."""
         from ray import serve
 
         from pi05_websocket.engine_ray import apps
 
-        settings = {"server": {"max_connections": 64}}
-        serve.run(apps.ingress_application(settings), name="ingress", route_prefix="/")
+        server = {"max_connections": 64} | settings.pop("server", {})
+        made = apps.ingress_application(settings | {"server": server}, version=version)
+        serve.run(made, name="ingress", route_prefix="/")
 
     def replicas(self, application: str, deployment: str) -> list[int]:
         """Process numbers of the replicas of a deployment that belong to this cluster."""

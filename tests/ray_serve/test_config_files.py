@@ -4,19 +4,33 @@
 from __future__ import annotations
 
 import subprocess
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trustme
 import yaml
-from robots_under_load import connected
 
+from pi05_websocket.client import ConnectionConfig, RemotePolicy
+from pi05_websocket.engine_ray.config import IngressSettings, settings_from
 from pi05_websocket.engine_ray.environment import NEEDED, USEFUL
+from pi05_websocket.engine_ray.exposure import why_not_on_ray
+from pi05_websocket.errors import AccessRefused, ConnectionLost
+from pi05_websocket.server.keys_file import add_key
 
 INTEGRATIONS = Path(__file__).parents[2] / "integrations"
 SERVE = INTEGRATIONS / "ray" / "serve.yaml"
 RAY_SERVICE = INTEGRATIONS / "ray" / "rayservice.yaml"
+
+
+def ask_for_ten_seconds(policy: RemotePolicy) -> None:
+    """Ask ten times a second."""
+    for number in range(100):
+        policy.infer({"robot": 1, "number": number})
+        time.sleep(0.1)
 
 
 def documents(path: Path) -> list[Any]:
@@ -44,31 +58,83 @@ def test_ray_takes_them(name: str) -> None:
     assert [each.name for each in schema.applications] == ["policy", "ingress"]
     policy, ingress = schema.applications
     assert apps.policy(policy.args) is not None
-    assert ingress.args["server"]["keys"] == "/secrets/keys.json"
+    said = ingress.deployments[0].user_config
+    settings = settings_from(IngressSettings, said, "ingress")
+    assert settings.server.keys == "/secrets/keys.json"
+    assert why_not_on_ray(schema.http_options.host, settings.server, {}) is None
 
 
-def test_serve_yaml_deploys(cluster: Any) -> None:
-    """With a policy that is here and without its keys, beside what runs; a robot is answered."""
+@pytest.fixture
+def deploy(cluster: Any) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """Deploy a file as `serve deploy` does, beside what runs."""
     from ray.serve.context import _get_global_client
     from ray.serve.schema import ServeDeploySchema
 
+    client = _get_global_client()
+    assert client is not None
+    yield lambda config: client.deploy_apps(ServeDeploySchema.model_validate(config))
+    client.delete_apps(["ingress-file", "policy-file"])
+
+
+def serve_yaml(**server: Any) -> dict[str, Any]:
+    """Return `serve.yaml` with a policy that is here, and names that are free."""
     config = serve_configs()["serve.yaml"]
     policy, ingress = config["applications"]
     policy["name"], ingress["name"] = "policy-file", "ingress-file"
     policy["args"]["policy"] = "numbered_policies:Numbered3"
     policy["deployments"][0] |= {"num_replicas": 1, "ray_actor_options": {"num_cpus": 1}}
     ingress["route_prefix"] = "/file"
-    ingress["args"]["paths"] = {"/": "policy-file"}
-    del ingress["args"]["server"]["keys"]
     ingress["deployments"][0]["num_replicas"] = 1
-    client = _get_global_client()
-    assert client is not None
-    client.deploy_apps(ServeDeploySchema.model_validate(config), _blocking=True)
-    try:
-        with connected(cluster.port, path="/file") as infer:
-            assert infer({"robot": 1, "number": 2})["version"] == "v3"
-    finally:
-        client.delete_apps(["ingress-file", "policy-file"])
+    said = ingress["deployments"][0]["user_config"]
+    said["paths"] = {"/": "policy-file"}
+    said["server"] = {name: value for name, value in (said["server"] | server).items() if value}
+    return config
+
+
+def until(status: str, application: str = "ingress-file") -> str:
+    """Wait until an application is so; return what Ray says of it."""
+    from ray import serve
+
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline:
+        found = serve.status().applications.get(application)
+        if found is not None and found.status == status:
+            said = [each.message for each in found.deployments.values()]
+            return "\n".join([found.message, *said])
+        time.sleep(0.25)
+    raise AssertionError(f"{application} is not {status}: {found}")
+
+
+def test_serve_yaml_deploys_and_changes_in_place(
+    cluster: Any, deploy: Callable[[dict[str, Any]], None], tmp_path: Path
+) -> None:
+    """With a key a robot is answered; a changed `user_config` counts for it on the same socket."""
+    file = tmp_path / "keys.json"
+    secret = add_key(file, "arm", datetime.now(UTC))
+    deploy(serve_yaml(keys=str(file)))
+    until("RUNNING")
+    before = cluster.replicas("ingress-file", "ingress")
+    url = f"ws://127.0.0.1:{cluster.port}/file"
+    config = ConnectionConfig(url=url, headers={"Authorization": f"Bearer {secret}"})
+    with RemotePolicy(config=config, wait_for_server=30) as robot:
+        assert robot.infer({"robot": 1, "number": 2})["version"] == "v3"
+        others = tmp_path / "others.json"
+        add_key(others, "other", datetime.now(UTC))
+        deploy(serve_yaml(keys=str(others)))
+        with pytest.raises((ConnectionLost, AccessRefused)):
+            ask_for_ten_seconds(robot)
+    assert cluster.replicas("ingress-file", "ingress") == before
+
+
+@pytest.mark.parametrize(
+    ("server", "why"), [({"keys": None}, "no keys"), ({"tls": "auto"}, "HTTP only")]
+)
+def test_a_file_that_is_not_safe_does_not_start(
+    deploy: Callable[[dict[str, Any]], None], server: dict[str, Any], why: str
+) -> None:
+    """By the rule of the command line; Ray's status says what is missing."""
+    deploy(serve_yaml(**server))
+    assert why in until("DEPLOY_FAILED")
 
 
 def test_kuberay_sets_the_whole_environment() -> None:

@@ -173,7 +173,7 @@ def test_an_ingress_is_replaced(cluster: Any) -> None:
     cluster.serving("Numbered")
     with Robots(cluster.port, 12, 4.0) as robots:
         time.sleep(2.0)
-        cluster.deploy_ingress()
+        cluster.deploy_ingress(version="2")
         at = time.monotonic()
         cluster.until(2, "ingress", "ingress")
         time.sleep(2.0)

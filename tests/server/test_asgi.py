@@ -14,11 +14,13 @@ import numpy as np
 import pytest
 from asgi_client import AsgiClient
 
+from pi05_websocket.errors import ConfigError
 from pi05_websocket.server import ServerConfig
 from pi05_websocket.server.asgi import PolicyApp
 from pi05_websocket.server.backend import Backend
 from pi05_websocket.server.keys_file import add_key, revoke_key
-from pi05_websocket.server.records import Closed, Opened, RequestRecord
+from pi05_websocket.server.open_connections import OpenConnections
+from pi05_websocket.server.records import Closed, Opened, RequestRecord, TurnedAway
 from pi05_websocket.server.worker import PolicyWorker
 from pi05_websocket.wire import codec
 from pi05_websocket.wire.protocol import TRACEBACK_CLOSE_REASON
@@ -33,6 +35,7 @@ def app_of(
     through_proxy: bool = False,
     listeners: Any = (),
     reads_ahead: bool = False,
+    connections: Any = None,
     **settings: Any,
 ) -> PolicyApp:
     """An application with one policy behind it."""
@@ -45,6 +48,7 @@ def app_of(
         lambda: {"name": "scripted"},
         config=ServerConfig(**settings),
         listeners=listeners,
+        connections=connections,
         reads_ahead=reads_ahead,
         through_proxy=through_proxy,
     )
@@ -424,3 +428,124 @@ def test_a_client_that_vanishes_while_it_is_written_to(scripted: Any) -> None:
 
     drive(app, script)
     assert closed[-1].startswith("lost: OSError('gone')")
+
+
+def test_who_does_not_read_is_cut(scripted: Any) -> None:
+    """After the setting's time, without a goodbye that would not leave either."""
+    records: list[Any] = []
+    app = app_of(scripted, listeners=[records.append], unread_timeout_s=0.05)
+
+    async def script() -> None:
+        client = AsgiClient(app)
+        await client.opened()
+        client.stall()
+        client.request(OBSERVATION)
+        await client.ended()
+
+    drive(app, script)
+    assert records[-1].why == "1008 did not read its replies for 0.05 s"
+
+
+def test_a_goodbye_that_is_not_read_ends_by_itself(scripted: Any) -> None:
+    """As at the plain server: the ASGI server would wait for as long as the client likes."""
+    app = app_of(scripted, max_message_bytes=1024)
+
+    async def script() -> None:
+        client = AsgiClient(app)
+        await client.opened()
+        client.stall()
+        client.send(bytes(1025))
+        await client.ended()
+
+    drive(app, script)
+
+
+def test_what_comes_after_the_end_is_read_and_dropped(gate: Any) -> None:
+    """Else it would pile up in the ASGI server, which reads on."""
+    app = app_of(gate, max_queued_requests=1, reads_ahead=True)
+
+    async def script() -> None:
+        client = AsgiClient(app)
+        await client.opened()
+        client.stall()
+        for number in range(20):
+            client.request({"number": number})
+        await client.ended()
+        assert client.received >= 21
+        gate.opened.release()
+
+    drive(app, script)
+    assert gate.numbers in ([], [0])  # the first may have begun
+
+
+def test_bounds_over_all_connections_hold_for_several_applications_together(gate: Any) -> None:
+    """Of those that share an ingress: who holds most goes, and one more than may come does not."""
+
+    async def whole() -> None:
+        records: list[Any] = []
+        shared: OpenConnections[Any] = OpenConnections([records.append])
+        settings = {"connections": shared, "max_connections": 2, "max_held_bytes": 4096}
+        apps = [app_of(gate, **settings), app_of(gate, **settings)]
+        large, small = (AsgiClient(app) for app in apps)
+        await large.opened()
+        await small.opened()
+        for app in apps:
+            assert (await AsgiClient(app).sent())["status"] == 503
+        assert [type(each) for each in records[-2:]] == [TurnedAway, TurnedAway]
+        small.request({"number": 1, "image": bytes(1500)})
+        large.request({"number": 2, "image": bytes(3500)})
+        closed = await large.sent()
+        assert closed["code"] == 1008
+        assert closed["reason"].endswith("bytes waiting, more than there is room for")
+        for _ in range(2):
+            gate.opened.release()
+        assert (await small.reply())["number"] == 1
+        for app in apps:
+            await app.drain()
+
+    asyncio.run(whole())
+
+
+def test_an_application_that_ends_leaves_the_others_theirs(scripted: Any) -> None:
+    """Its own clients get a goodbye, those that came through another stay."""
+
+    async def whole() -> None:
+        shared: OpenConnections[Any] = OpenConnections()
+        ending, staying = (app_of(scripted, connections=shared) for _ in range(2))
+        goes, stays = AsgiClient(ending), AsgiClient(staying)
+        await goes.opened()
+        await stays.opened()
+        await ending.drain(1012, "moving")
+        assert (await goes.sent())["code"] == 1012
+        stays.request(OBSERVATION)
+        await stays.reply()
+        await staying.drain()
+
+    asyncio.run(whole())
+
+
+def test_settings_change_while_clients_are_there(scripted: Any, tmp_path: Path) -> None:
+    """Bounds for who comes from now on; keys for everybody; a file that is none changes nothing."""
+    file = tmp_path / "keys.json"
+    secret = add_key(file, "arm", NOW)
+    key = [(b"authorization", f"Bearer {secret}".encode())]
+    app = app_of(scripted)
+
+    async def script() -> None:
+        first = AsgiClient(app)
+        await first.opened()
+        app.change(ServerConfig(max_connections=1))
+        assert (await AsgiClient(app).sent())["status"] == 503
+        with pytest.raises(ConfigError, match="cannot be read"):
+            app.change(ServerConfig(keys=str(tmp_path / "none.json")))
+        first.request(OBSERVATION)
+        await first.reply()
+        app.change(ServerConfig(keys=str(file)))
+        assert (await first.sent())["code"] == 1008
+        await first.ended()
+        assert (await AsgiClient(app).sent())["status"] == 401
+        await AsgiClient(app, headers=key).opened()
+        app.change(ServerConfig())
+        await AsgiClient(app).opened()
+
+    drive(app, script)

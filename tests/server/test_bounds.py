@@ -149,13 +149,6 @@ def test_small_frames_are_counted() -> None:
     assert mine.fragment(1, 0.5) is None
 
 
-def test_requests_at_once_are_counted() -> None:
-    """The setting's number may wait, one more may not."""
-    mine = conduct(max_pipelined_requests=3)
-    assert mine.queued(3) is None
-    assert mine.queued(4) == "more than 3 requests at once"
-
-
 def test_replies_that_are_not_read() -> None:
     """From when they pile up; reading them in between begins anew."""
     mine = conduct(unread_timeout_s=5)

@@ -62,6 +62,25 @@ def test_a_server_without_its_file_does_not_start(tmp_path: Path) -> None:
         Doorkeeper(str(tmp_path / "keys.json"))
 
 
+def test_another_file_counts_at_once(house: House, tmp_path: Path) -> None:
+    """Who came without a key goes when one is asked for; a file that is none changes nothing."""
+    other = add_key(tmp_path / "others.json", "other", NOW)
+    doorkeeper = Doorkeeper(None, now=lambda: NOW)
+    doorkeeper.change(str(house.file))
+    assert not doorkeeper.may_stay(None, "/")
+    arm = doorkeeper.admit([f"Bearer {house.secret}"], "/")
+    assert isinstance(arm, RobotKey)
+    with pytest.raises(ConfigError, match="cannot be read"):
+        doorkeeper.change(str(tmp_path / "none.json"))
+    doorkeeper.change(str(house.file))
+    assert doorkeeper.may_stay(arm, "/")
+    doorkeeper.change(str(tmp_path / "others.json"))
+    assert not doorkeeper.may_stay(arm, "/")
+    assert isinstance(doorkeeper.admit([f"Bearer {other}"], "/"), RobotKey)
+    doorkeeper.change(None)
+    assert doorkeeper.admit([], "/") is None
+
+
 def test_a_changed_file_counts_when_it_was_looked_at(house: House) -> None:
     """A new key opens, a revoked one does not and its connections go, the others stay."""
     other = add_key(house.file, "other", NOW)

@@ -27,6 +27,8 @@ class AsgiClient:
         self._inbox: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self._outbox: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self._vanished = False
+        self._reads = asyncio.Event()
+        self._reads.set()
         self.task = asyncio.ensure_future(app(said | scope, self._receive, self._send))
         if kind == "websocket":
             self._inbox.put_nowait({"type": "websocket.connect"})
@@ -38,11 +40,16 @@ class AsgiClient:
     async def _send(self, message: dict[str, Any]) -> None:
         if self._vanished:
             raise OSError("gone")
+        await self._reads.wait()
         await self._outbox.put(message)
 
     def vanish(self) -> None:
         """Let everything fail that is sent from now on."""
         self._vanished = True
+
+    def stall(self) -> None:
+        """Read nothing from now on: what is sent does not leave."""
+        self._reads.clear()
 
     def send(self, payload: bytes | str) -> None:
         """Send a whole message."""

@@ -16,6 +16,7 @@ from typing import Annotated, Literal
 import tyro
 
 from pi05_websocket.cli import EXIT_FAILED, EXIT_OK
+from pi05_websocket.cli.serve_flags import check_flags
 from pi05_websocket.cli.serve_policy import PolicyChoice, load_warm
 from pi05_websocket.cli.serve_ray import run_on_ray
 from pi05_websocket.cli.watching import watching
@@ -94,10 +95,11 @@ def run(argv: list[str]) -> int:
     logging.basicConfig(
         level=command.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
-    _refuse_to_serve_strangers(command)
-    _check_choice(command)
+    check_flags(command)
     if command.engine == "ray":
         return run_on_ray(command)
+    _refuse_to_serve_strangers(command)
+    _check_choice(command)
     try:
         with watching(
             command.ops, command.config, command.otel_endpoint, policy=_served(command)

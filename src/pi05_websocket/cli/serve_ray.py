@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import signal
 import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from pi05_websocket.cli import EXIT_OK
@@ -19,7 +20,7 @@ from pi05_websocket.server.exposure import is_loopback
 if TYPE_CHECKING:
     from pi05_websocket.cli.serve import ServeCommand
 
-__all__ = ["run_on_ray"]
+__all__ = ["engine_for", "run_on_ray"]
 
 
 def run_on_ray(command: ServeCommand) -> int:
@@ -37,14 +38,7 @@ def run_on_ray(command: ServeCommand) -> int:
         number: signal.signal(number, lambda *_: _interrupt(stop))
         for number in (signal.SIGINT, signal.SIGTERM)
     }
-    engine = RayEngine(
-        command.choice.spec,
-        command.host,
-        command.port,
-        command.config,
-        command.ray,
-        lambda line: print(line, flush=True),
-    )
+    engine = engine_for(command, lambda line: print(line, flush=True))
     try:
         with engine:
             print(_welcome(command, engine), flush=True)
@@ -55,6 +49,24 @@ def run_on_ray(command: ServeCommand) -> int:
         for number, handler in before.items():
             signal.signal(number, handler)
     return EXIT_OK
+
+
+def engine_for(command: ServeCommand, say: Callable[[str], None]) -> RayEngine:
+    """Return what serves as the command says; nothing is started.
+
+    Raises:
+        ConfigError: It cannot be had with Ray.
+    """
+    return RayEngine(
+        command.choice.spec,
+        command.host,
+        command.port,
+        command.config,
+        command.ray,
+        say,
+        warm_up=command.choice.warm_up,
+        log_level=command.log_level,
+    )
 
 
 def _interrupt(stop: threading.Event) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, Literal, TypeVar, get_type_hints
 
 import msgspec
 
@@ -13,11 +13,13 @@ from pi05_websocket.errors import ConfigError
 from pi05_websocket.server.config import ServerConfig
 
 __all__ = [
+    "FRONT_DEPLOYMENT",
     "INGRESS_APPLICATION",
     "POLICY_APPLICATION",
     "POLICY_DEPLOYMENT",
     "IngressSettings",
     "LinkSettings",
+    "LogLevel",
     "PolicySettings",
     "RayOptions",
     "settings_from",
@@ -27,6 +29,11 @@ POLICY_APPLICATION = "policy"
 INGRESS_APPLICATION = "ingress"
 POLICY_DEPLOYMENT = "policy"
 """In each policy application; handles are found by it."""
+
+FRONT_DEPLOYMENT = "front"
+"""In each policy application too; whose the application is stands in its `user_config`."""
+
+LogLevel = Literal["debug", "info", "warning"]
 
 T = TypeVar("T")
 
@@ -82,6 +89,11 @@ class PolicySettings:
     hang_s: float = 60.0
     """An inference that takes longer than this, in seconds, makes the replica unhealthy: Ray replaces it."""
 
+    warm_up: bool = True
+    """Infer once for each size of batch before the replica is asked anything."""
+
+    log_level: LogLevel = "info"
+
     def __post_init__(self) -> None:
         if not self.hang_s > 0:
             raise ConfigError(f"hang_s must be above 0, got {self.hang_s}")
@@ -99,6 +111,14 @@ class IngressSettings:
     """Keys, connections and bounds. What is announced is the policy application's business."""
 
     link: LinkSettings = field(default_factory=LinkSettings)
+
+    log_level: LogLevel = "info"
+
+    deployed_by: str = ""
+    """The command whose the application is, and with which it ends; empty: a config file's."""
+
+    version: str = ""
+    """Of the package with which that command deployed it; empty likewise."""
 
     def __post_init__(self) -> None:
         if not self.paths:
@@ -158,6 +178,32 @@ class RayOptions:
             path, equals, policy = said.partition("=")
             if not equals or not policy or not path.startswith("/") or path == "/":
                 raise ConfigError(f"also: expected /PATH=POLICY, got {said!r}")
+        paths = [said.partition("=")[0] for said in self.also]
+        twice = sorted({path for path in paths if paths.count(path) > 1})
+        if twice:
+            raise ConfigError(
+                f"also: expected one policy for each path, got several for {', '.join(twice)}. "
+                "Give each its own path."
+            )
+        self._check_scale()
+
+    def _check_scale(self) -> None:
+        """Check that no number stands there that would not count.
+
+        Raises:
+            ConfigError: One would not.
+        """
+        defaults = {each.name: each.default for each in fields(self)}
+        if self.autoscale is not None and self.replicas != defaults["replicas"]:
+            raise ConfigError(
+                f"replicas={self.replicas} and autoscale={self.autoscale}: give one of them"
+            )
+        if self.autoscale is None and (
+            self.requests_per_replica != defaults["requests_per_replica"]
+        ):
+            raise ConfigError(
+                "requests_per_replica without autoscale: the number of replicas is fixed. Say autoscale too."
+            )
 
     @property
     def more(self) -> dict[str, str]:

@@ -9,27 +9,39 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ray import serve
 
 from pi05_websocket.engine_ray.calls import ServeCalls
-from pi05_websocket.engine_ray.config import IngressSettings, PolicySettings
+from pi05_websocket.engine_ray.config import (
+    IngressSettings,
+    LogLevel,
+    PolicySettings,
+    settings_from,
+)
 from pi05_websocket.engine_ray.draining import until_replaced
 from pi05_websocket.engine_ray.ejection import Replicas
+from pi05_websocket.engine_ray.exposure import why_not_on_ray
 from pi05_websocket.engine_ray.link import PolicyLink
+from pi05_websocket.engine_ray.machines import own_addresses
 from pi05_websocket.engine_ray.replica import PolicyReplica
 from pi05_websocket.engine_ray.tickets import share
-from pi05_websocket.server.asgi import CLOSE_SERVICE_RESTART, PolicyApp, refuse, requested_path
-from pi05_websocket.server.asgi_connection import Receive, Send
+from pi05_websocket.errors import ConfigError
+from pi05_websocket.server.asgi import PolicyApp, refuse, requested_path
+from pi05_websocket.server.asgi_connection import AsgiConnection, Receive, Send
 from pi05_websocket.server.backend import Deliver
+from pi05_websocket.server.closing import CLOSE_SERVICE_RESTART
 from pi05_websocket.server.config import ServerConfig
 from pi05_websocket.server.doorkeeper import Doorkeeper
 from pi05_websocket.server.keys import Refusal
+from pi05_websocket.server.open_connections import OpenConnections
 
 __all__ = ["Front", "Ingress", "PolicyDeployment"]
+
+logger = logging.getLogger(__name__)
 
 _LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
@@ -38,7 +50,7 @@ class PolicyDeployment:
     """A replica of the policy application."""
 
     async def __init__(self, settings: PolicySettings) -> None:  # type: ignore[misc]  # Ray awaits it
-        _log_to_ray()
+        _log_to_ray(settings.log_level)
         self._replica = PolicyReplica(settings)
         await self._replica.begin()
 
@@ -72,22 +84,66 @@ class Front:
     def __init__(self, policy: Any) -> None:
         self._policy = policy
 
+    def reconfigure(self, said: Mapping[str, Any]) -> None:
+        """Nothing: whose the application is stands in the deployment for those who ask Ray."""
+
+
+@dataclass(slots=True)
+class _Served:
+    """A policy application, as this ingress sees it."""
+
+    app: PolicyApp
+    replicas: Replicas
+    links: list[PolicyLink] = field(default_factory=list)
+    """One, once the application is asked for anything."""
+
 
 @serve.ingress()
 class Ingress:
-    """A replica of the ingress application: an ASGI application for each policy application behind it."""
+    """A replica of the ingress application: an ASGI application for each policy application behind it.
 
-    def __init__(self, settings: IngressSettings) -> None:
-        _log_to_ray()
+    Its settings come through `reconfigure`, at the start and when they change: nobody is disconnected for that.
+    """
+
+    def __init__(self, host: str | None) -> None:
+        self._host = host
+        self._settings = IngressSettings()
+        self._name = serve.get_replica_context().replica_tag
+        self._doorkeeper = Doorkeeper(None)
+        self._connections: OpenConnections[AsgiConnection] = OpenConnections()
+        self._served: dict[str, _Served] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._looks_for_the_end = False
+
+    async def reconfigure(self, said: Mapping[str, Any]) -> None:
+        """Go over to settings, see `IngressSettings`.
+
+        Raises:
+            ConfigError: They are none, or others could reach this who should not.
+        """
+        settings = settings_from(IngressSettings, said, "ingress")
+        wrong = why_not_on_ray(self._host, settings.server, {"this machine": own_addresses()})
+        if wrong is not None:
+            raise ConfigError(f"ingress: {wrong}")
+        _log_to_ray(settings.log_level)
+        if settings.server.behind_proxy:
+            logger.info("TLS ends at a proxy: what comes to this ingress is not encrypted")
+        config = replace(settings.server, encoded_images=False, deadlines=False)
+        self._doorkeeper.change(config.keys)
+        wanted = set(settings.paths.values())
+        for application in self._served.keys() - wanted:
+            gone = self._served.pop(application)
+            self._task(gone.app.drain(CLOSE_SERVICE_RESTART, "there is no policy here any more"))
+        for served in self._served.values():
+            served.app.change(config)
+            served.replicas.change(
+                eject_s=settings.link.eject_s, longest_eject_s=settings.link.longest_eject_s
+            )
+            for link in served.links:
+                link.change(settings.link, config)
         self._settings = settings
-        self._config = replace(settings.server, encoded_images=False, deadlines=False)
-        doorkeeper = Doorkeeper(self._config.keys)
-        name = serve.get_replica_context().replica_tag
-        self._apps = {
-            application: self._app(application, name, doorkeeper)
-            for application in set(settings.paths.values())
-        }
-        self._draining: asyncio.Task[None] | None = None
+        for application in wanted - self._served.keys():
+            self._served[application] = self._serve(application, config)
 
     def __serve_build_asgi_app__(self) -> Any:
         """Give Ray Serve the ASGI application: a function, or uvicorn takes it for one of ASGI 2."""
@@ -107,23 +163,24 @@ class Ingress:
         path = requested_path(scope)
         application = self._settings.application(path)
         if application is not None:
-            await self._apps[application](scope, receive, send)
+            await self._served[application].app(scope, receive, send)
         elif scope["type"] == "http":
-            await next(iter(self._apps.values()))(scope, receive, send)
+            await next(iter(self._served.values())).app(scope, receive, send)
         else:
             await receive()  # websocket.connect
             await refuse(self._no_such_path(), scope, send)
 
     async def _live(self, receive: Receive, send: Send) -> None:
         while (message := await receive())["type"] != "lifespan.shutdown":
-            for app in self._apps.values():
-                app.start()
             await send({"type": f"{message['type']}.complete"})
-        for app in self._apps.values():
-            await app.drain(CLOSE_SERVICE_RESTART, "this ingress is being replaced")
+        await self._end()
         await send({"type": "lifespan.shutdown.complete"})
 
-    def _app(self, application: str, name: str, doorkeeper: Doorkeeper) -> PolicyApp:
+    async def _end(self) -> None:
+        for served in self._served.values():
+            await served.app.drain(CLOSE_SERVICE_RESTART, "this ingress is being replaced")
+
+    def _serve(self, application: str, config: ServerConfig) -> _Served:
         link_settings = self._settings.link
         replicas = Replicas(
             eject_s=link_settings.eject_s, longest_eject_s=link_settings.longest_eject_s
@@ -135,19 +192,23 @@ class Ingress:
             config: ServerConfig, deliver: Deliver, stopped: Callable[[], None]
         ) -> PolicyLink:
             calls = ServeCalls(application)
-            links.append(
-                PolicyLink(calls, replicas, link_settings, config, deliver, stopped, name=name)
+            link = PolicyLink(
+                calls, replicas, link_settings, config, deliver, stopped, name=self._name
             )
-            return links[-1]
+            links.append(link)
+            return link
 
-        return PolicyApp(
+        app = PolicyApp(
             backend,
             lambda: links[-1].metadata,
-            config=self._config,
-            doorkeeper=doorkeeper,
+            config=config,
+            doorkeeper=self._doorkeeper,
+            connections=self._connections,
             reads_ahead=True,
             through_proxy=True,
         )
+        app.start()
+        return _Served(app, replicas, links)
 
     def _no_such_path(self) -> Refusal:
         paths = ", ".join(sorted(self._settings.paths))
@@ -156,22 +217,27 @@ class Ingress:
         )
 
     def _look_for_the_end(self, scope: Mapping[str, Any]) -> None:
-        if self._draining is None and scope.get("server") is not None:
+        if not self._looks_for_the_end and scope.get("server") is not None:
+            self._looks_for_the_end = True
             host, port = scope["server"]
-            self._draining = asyncio.get_running_loop().create_task(self._drain(host, port))
+            self._task(self._drain(host, port))
 
     async def _drain(self, host: str, port: int) -> None:
         await until_replaced(host, port)
-        for app in self._apps.values():
-            await app.drain(CLOSE_SERVICE_RESTART, "this ingress is being replaced")
+        await self._end()
+
+    def _task(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
 
-def _log_to_ray() -> None:
+def _log_to_ray(level: LogLevel) -> None:
     """Let our log go where Ray collects a worker's output: Serve's own keeps a thousand lines back."""
     ours = logging.getLogger("pi05_websocket")
+    ours.setLevel(level.upper())
     if not ours.handlers:
         handler = logging.StreamHandler(sys.__stderr__)
         handler.setFormatter(logging.Formatter(_LOG_FORMAT))
         ours.addHandler(handler)
-        ours.setLevel(logging.INFO)
         ours.propagate = False

@@ -52,6 +52,11 @@ class Replicas:
         failing = [name for name, standing in self._standings.items() if standing.failures]
         return f"<Replicas {len(self._standings)} failing={failing}>"
 
+    def change(self, *, eject_s: float, longest_eject_s: float) -> None:
+        """Leave out for other times, from the next failure on."""
+        self._eject_s = eject_s
+        self._longest_eject_s = longest_eject_s
+
     def order(
         self,
         names: Iterable[str],

@@ -146,6 +146,13 @@ class PolicyLink:
         """Begin to ask what the application is."""
         self._tasks.append(self._task(self._keep_described()))
 
+    def change(self, settings: LinkSettings, config: ServerConfig) -> None:
+        """Go over to other settings, for requests from now on."""
+        if settings.retry_share != self._settings.retry_share:
+            self._budget = replica_retries(settings.retry_share)
+        self._settings = settings
+        self._config = config
+
     def submit(self, request: Request) -> None:
         """Ask for an answer."""
         line = self._lines.setdefault(request.connection, _Line())

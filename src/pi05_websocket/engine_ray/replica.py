@@ -142,7 +142,7 @@ class PolicyReplica:
             policy = self._load(spec)
             sizes = _batch_sizes(config.max_batch if takes_batches(policy) else 1)
             began = time.perf_counter()
-            warmed = warm_up_policy(policy, sizes)
+            warmed = self._settings.warm_up and warm_up_policy(policy, sizes)
             took = f", warmed up in {time.perf_counter() - began:.1f} s" if warmed else ""
             logger.info("serving %s%s", spec, took)
             worker = PolicyWorker(
@@ -214,29 +214,33 @@ class _Serving:
     ) -> None:
         self.spec = spec
         self.worker = worker
-        metadata = policy_metadata(policy)
-        self._protocols: dict[tuple[bool, str], ServerProtocol] = {
-            (debug, dialect.name): ServerProtocol(
-                metadata,
-                debug=debug,
-                limits=settings.server.limits,
-                encoded_images=settings.server.encoded_images,
-                deadlines=settings.server.deadlines,
-                dialect=dialect,
-            )
-            for debug in (False, True)
-            for dialect in DIALECTS.values()
-        }
-        said = self._protocols[False, OPENPI.name].metadata_message
+        self._metadata = policy_metadata(policy)
+        self._config = settings.server
+        self._protocols: dict[tuple[bool, str], ServerProtocol] = {}
+        said = self._protocol_for(False, OPENPI.name).metadata_message
         generation = blake2b(spec.encode() + b"\0" + said, digest_size=8).hexdigest()
         self.description = Description(metadata=said, generation=generation)
 
     def protocol(self, ask: Ask) -> ServerProtocol:
         """Return one for a single request, as its connection's would be."""
-        protocol = copy.copy(self._protocols[ask.debug, ask.dialect])
+        protocol = copy.copy(self._protocol_for(ask.debug, ask.dialect))
         if ask.prev_total_ms is not None:
             protocol.reply_sent(total_ms=ask.prev_total_ms)
         return protocol
+
+    def _protocol_for(self, debug: bool, dialect: str) -> ServerProtocol:
+        """Return the one that all such clients' are copies of; it is made when the first of them asks."""
+        made = self._protocols.get((debug, dialect))
+        if made is None:
+            made = self._protocols[debug, dialect] = ServerProtocol(
+                self._metadata,
+                debug=debug,
+                limits=self._config.limits,
+                encoded_images=self._config.encoded_images,
+                deadlines=self._config.deadlines,
+                dialect=DIALECTS[dialect],
+            )
+        return made
 
 
 def _batch_sizes(most: int) -> list[int]:

@@ -11,41 +11,38 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from pi05_websocket.server.admission import FULL, Admission
 from pi05_websocket.server.asgi_connection import (
     AsgiConnection,
-    Client,
     Message,
+    Peer,
     Receive,
     Send,
     close_reason,
 )
-from pi05_websocket.server.backend import Backend, BackendFactory, Delivery
+from pi05_websocket.server.backend import Backend, BackendFactory
+from pi05_websocket.server.closing import (
+    CLOSE_GOING_AWAY,
+    CLOSE_KEY_OVER,
+    CLOSE_TRY_AGAIN_LATER,
+    LOOK_AGAIN_S,
+    STOP_GOODBYE_TIMEOUT_S,
+)
 from pi05_websocket.server.config import ServerConfig
-from pi05_websocket.server.connection import CLOSE_GOING_AWAY, OpenConnections
 from pi05_websocket.server.doorkeeper import Doorkeeper
-from pi05_websocket.server.exposure import forwarded_for
 from pi05_websocket.server.http import HEALTH_PATH, UPGRADE_REQUIRED, refusal_headers
 from pi05_websocket.server.keys import Refusal
+from pi05_websocket.server.open_connections import OpenConnections, close_out_of_bounds
+from pi05_websocket.server.reception import Guest, Reception
 from pi05_websocket.server.records import Listener
-from pi05_websocket.server.requests import Answered
 
-__all__ = ["CLOSE_SERVICE_RESTART", "PolicyApp", "refuse", "requested_path"]
+__all__ = ["PolicyApp", "refuse", "requested_path"]
 
 logger = logging.getLogger(__name__)
 
-CLOSE_SERVICE_RESTART = 1012
-_CLOSE_TRY_AGAIN_LATER = 1013
-_CLOSE_POLICY_VIOLATION = 1008
-
-_RETRY_UNREADY_S = 2.0
 _OVERDUE_S = 0.25
-_LOOK_AGAIN_S = 1.0
-_GOODBYE_TIMEOUT_S = 1.0
 
 _STOPPING = "it is stopping"
 
@@ -65,6 +62,7 @@ class PolicyApp:
         config: ServerConfig | None = None,
         doorkeeper: Doorkeeper | None = None,
         listeners: Sequence[Listener] = (),
+        connections: OpenConnections[AsgiConnection] | None = None,
         reads_ahead: bool = False,
         through_proxy: bool = False,
     ) -> None:
@@ -76,6 +74,7 @@ class PolicyApp:
             config: Bounds and behaviour; those about the listening socket are the ASGI server's business.
             doorkeeper: Knows the keys, where several applications share them; None: by `config.keys`.
             listeners: Told who comes and goes and what becomes of each request, see `server.records`.
+            connections: Where several applications share the bounds over all connections, and the listeners.
             reads_ahead: The ASGI server reads on although nobody calls `receive`, as Ray Serve does: a client
                 with twice as many requests waiting as the settings allow is then closed with 1008.
             through_proxy: Every client comes through a proxy that says nothing of it: none is on this machine.
@@ -89,19 +88,25 @@ class PolicyApp:
         self._doorkeeper = doorkeeper or Doorkeeper(self._config.keys)
         self._reads_ahead = reads_ahead
         self._through_proxy = through_proxy
-        self._listeners = tuple(listeners)
-        self._admission = Admission(self._config)
+        self._all = OpenConnections(listeners) if connections is None else connections
+        self._own: OpenConnections[AsgiConnection] = OpenConnections()
         self._unready: str | None = None
         self._backend: Backend | None = None
-        self._connections: OpenConnections[AsgiConnection]
-        self._open: set[AsgiConnection] = set()
+        self._reception = Reception(
+            self._config,
+            self._doorkeeper,
+            unready=self._why_unready,
+            full=lambda: len(self._all) >= self._config.max_connections,
+            waits=lambda: () if self._backend is None else self._backend.waits(),
+            tell=self._all.tell,
+        )
         self._drained: asyncio.Event
         self._loop: asyncio.AbstractEventLoop
         self._tasks: list[asyncio.Task[None]] = []
 
     def __repr__(self) -> str:
         state = "idle" if self._backend is None else self._unready or "serving"
-        return f"<PolicyApp {state} connections={len(self._open)}>"
+        return f"<PolicyApp {state} connections={len(self._own)}>"
 
     async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
         """Answer one scope."""
@@ -117,11 +122,10 @@ class PolicyApp:
         if self._backend is not None:
             return
         self._loop = asyncio.get_running_loop()
-        self._connections = OpenConnections(self._listeners)
         self._drained = asyncio.Event()
         self._backend = self._make_backend(
             self._config,
-            lambda outcomes: self._call(self._deliver, outcomes),
+            lambda outcomes: self._call(self._reception.deliver, outcomes),
             lambda: self._call(self._drained.set),
         )
         self._backend.start()
@@ -129,6 +133,16 @@ class PolicyApp:
             self._loop.create_task(self._look_again_now_and_then()),
             self._loop.create_task(self._refuse_overdue_now_and_then()),
         ]
+
+    def change(self, config: ServerConfig) -> None:
+        """Go over to other settings: keys count for everybody at once, the rest for who comes from now on.
+
+        Raises:
+            ConfigError: If the keys file cannot be read; then everything stays as it was.
+        """
+        self._doorkeeper.change(config.keys)
+        self._config = config
+        self._reception.change(config)
 
     async def drain(
         self, code: int = CLOSE_GOING_AWAY, reason: str = "the server is stopping"
@@ -140,17 +154,17 @@ class PolicyApp:
         if self._backend is None or self._unready is not None:
             return
         self._unready = _STOPPING
-        for connection in tuple(self._open):
+        for connection in self._own:
             connection.leave(code, reason)
         if not await self._all_gone(self._config.stop_timeout_s):
             logger.warning("not every request was answered in time; their clients get no reply")
-        self._connections.close(code, reason)
+        self._own.close(code, reason)
         self._backend.stop()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._config.stop_timeout_s):
                 await self._drained.wait()
-        await self._all_gone(_GOODBYE_TIMEOUT_S)
-        self._connections.abort()
+        await self._all_gone(STOP_GOODBYE_TIMEOUT_S)
+        self._own.abort()
         for task in self._tasks:
             task.cancel()
 
@@ -171,68 +185,44 @@ class PolicyApp:
         self.start()
         assert self._backend is not None
         await receive()  # websocket.connect
-        client = self._admit(scope)
-        if isinstance(client, Refusal):
-            await refuse(client, scope, send)
+        guest = self._admit(scope)
+        if isinstance(guest, Refusal):
+            await refuse(guest, scope, send)
             return
+        host, port = scope.get("client") or ("?", None)
         connection = AsgiConnection(
-            client,
+            guest,
+            Peer(host=str(host), port=port, through_proxy=self._through_proxy),
             self._metadata(),
             self._config,
             self._backend,
-            self._connections,
+            self._all,
             doorkeeper=self._doorkeeper,
             send=send,
             reads_ahead=self._reads_ahead,
         )
-        self._open.add(connection)  # counts from now on: others may come in while we shake hands
+        for connections in (self._all, self._own):  # counts from now on, while we shake hands
+            connections.add(connection)
         try:
             await send({"type": "websocket.accept"})
             await connection.run(receive)
         finally:
-            self._open.discard(connection)
+            for connections in (self._all, self._own):
+                connections.discard(connection)
 
-    def _admit(self, scope: Mapping[str, Any]) -> Client | Refusal:
+    def _admit(self, scope: Mapping[str, Any]) -> Guest | Refusal:
         headers = _Headers(scope)
-        path = requested_path(scope)
-        forwarded = None
-        if self._config.behind_proxy:  # from anybody else it is what the client says
-            forwarded = forwarded_for(headers.named(b"x-forwarded-for"))
-        admitted = self._doorkeeper.admit(headers.named(b"authorization"), path)
-        if not isinstance(admitted, Refusal):
-            admitted = self._no_room() or admitted
-        host, port = scope.get("client") or ("?", None)
-        if isinstance(admitted, Refusal):
-            logger.info(
-                "a client was not let in from=%s: HTTP %d, %s",
-                forwarded or host, admitted.status, admitted.cause,
-            )  # fmt: skip
-            return admitted
-        return Client(
+        host, _ = scope.get("client") or ("?", None)
+        return self._reception.admit(
+            path=requested_path(scope),
+            authorization=headers.named(b"authorization"),
+            forwarded=headers.named(b"x-forwarded-for"),
             host=str(host),
-            port=port,
-            path=path,
-            key=admitted,
-            forwarded=forwarded,
-            through_proxy=self._through_proxy,
         )
 
-    def _no_room(self) -> Refusal | None:
+    def _why_unready(self) -> str | None:
         assert self._backend is not None
-        unready = self._unready or self._backend.unready
-        if unready is not None:
-            text = f"This policy server is not ready: {unready}.\n"
-            return Refusal(503, text, unready, retry_after_s=_RETRY_UNREADY_S)
-        if len(self._open) >= self._config.max_connections:
-            return FULL
-        return self._admission.refuse(time.perf_counter(), self._backend.waits())
-
-    def _deliver(self, outcomes: Delivery) -> None:
-        now = time.perf_counter()
-        for request, outcome in outcomes:
-            if isinstance(outcome, Answered):
-                self._admission.waited(now, outcome.queue_ms / 1000)
-            request.connection.deliver(request, outcome)
+        return self._unready or self._backend.unready
 
     def _call(self, callback: Callable[..., None], *args: Any) -> None:
         with contextlib.suppress(RuntimeError):  # the loop has ended: nobody waits any more
@@ -240,9 +230,10 @@ class PolicyApp:
 
     async def _look_again_now_and_then(self) -> None:
         while True:
-            await asyncio.sleep(_LOOK_AGAIN_S)
+            await asyncio.sleep(LOOK_AGAIN_S)
             self._doorkeeper.look_again()
-            self._connections.close_unwelcome()
+            self._all.close_unwelcome()
+            close_out_of_bounds(self._all, self._config.max_held_bytes)
 
     async def _refuse_overdue_now_and_then(self) -> None:
         assert self._backend is not None
@@ -254,7 +245,7 @@ class PolicyApp:
     async def _all_gone(self, within_s: float) -> bool:
         try:
             async with asyncio.timeout(within_s):
-                await self._connections.all_gone()
+                await self._own.all_gone()
         except TimeoutError:
             return False
         return True
@@ -263,7 +254,7 @@ class PolicyApp:
 async def refuse(refusal: Refusal, scope: Mapping[str, Any], send: Send) -> None:
     """Answer a WebSocket that is not let in, before its handshake: by HTTP, if the ASGI server can."""
     if "websocket.http.response" not in (scope.get("extensions") or {}):
-        code = _CLOSE_TRY_AGAIN_LATER if refusal.status == 503 else _CLOSE_POLICY_VIOLATION
+        code = CLOSE_TRY_AGAIN_LATER if refusal.status == 503 else CLOSE_KEY_OVER
         await send({"type": "websocket.close", "code": code, "reason": close_reason(refusal.text)})
         return
     headers = {"Content-Type": "text/plain; charset=utf-8"} | refusal_headers(refusal)

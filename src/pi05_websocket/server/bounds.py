@@ -191,12 +191,6 @@ class Conduct:
         elif ended_a_message or self._unfinished_since is None:
             self._unfinished_since = now
 
-    def queued(self, requests: int) -> str | None:
-        """Say whether so many requests that wait are too many; those beyond the first came all at once."""
-        if requests <= self._config.max_pipelined_requests:
-            return None
-        return f"more than {self._config.max_pipelined_requests} requests at once"
-
     def writing(self, *, paused: bool, now: float) -> None:
         """Note that what was sent piles up, or that it has left."""
         self._unread_since = now if paused else None

@@ -7,25 +7,35 @@ Runs on the event loop. The only file of the server that handles WebSocket frame
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Generic, Protocol, TypeVar
+from collections.abc import Mapping
+from typing import Any
 
 import picows
 
 from pi05_websocket.keepalive import notice_vanished_peers
+from pi05_websocket.server.account import Account, said_for
 from pi05_websocket.server.backend import Backend
-from pi05_websocket.server.bounds import Conduct, too_much
+from pi05_websocket.server.backlog import Backlog
+from pi05_websocket.server.bounds import Conduct
 from pi05_websocket.server.buffers import ReceiveBuffers
+from pi05_websocket.server.closing import (
+    CLOSE_KEY_OVER,
+    CLOSE_OUT_OF_BOUNDS,
+    CLOSE_PROTOCOL_ERROR,
+    CLOSE_TOO_BIG,
+    GOODBYE_TIMEOUT_S,
+    LAST_WORD_TIMEOUT_S,
+    no_room_for,
+)
 from pi05_websocket.server.config import ServerConfig
 from pi05_websocket.server.dialect_choice import dialect_name
 from pi05_websocket.server.doorkeeper import Doorkeeper
 from pi05_websocket.server.exposure import shows_tracebacks
 from pi05_websocket.server.keys import RobotKey
 from pi05_websocket.server.listening import Gate, bytes_received
-from pi05_websocket.server.records import Closed, Listener, Opened, Record, RequestRecord
-from pi05_websocket.server.requests import Answered, Done, Failed, Outcome, Refused, Request
+from pi05_websocket.server.open_connections import OpenConnections
+from pi05_websocket.server.requests import Answered, Failed, Outcome, Request
 from pi05_websocket.wire.dialects import DIALECTS
 from pi05_websocket.wire.protocol import (
     CLOSE_INTERNAL_ERROR,
@@ -33,34 +43,7 @@ from pi05_websocket.wire.protocol import (
     ServerProtocol,
 )
 
-__all__ = [
-    "CLOSE_GOING_AWAY",
-    "CLOSE_KEY_OVER",
-    "CLOSE_TOO_BIG",
-    "LONGEST_WHY",
-    "Connection",
-    "OpenConnection",
-    "OpenConnections",
-    "facts_of",
-    "said_for",
-    "why_of",
-]
-
-logger = logging.getLogger(__name__)
-
-CLOSE_GOING_AWAY = 1001
-CLOSE_PROTOCOL_ERROR = 1002
-CLOSE_KEY_OVER = 1008
-CLOSE_OUT_OF_BOUNDS = 1008
-CLOSE_TOO_BIG = 1009
-
-_GOODBYE_TIMEOUT_S = 5.0
-# After our close frame the client reads on until it has it; cutting earlier could take the error text away.
-
-_LAST_WORD_TIMEOUT_S = 1.0
-# The same for clients out of bounds; no goodbye of theirs is waited for.
-
-LONGEST_WHY = 200
+__all__ = ["Connection"]
 
 _CONTROL = (picows.WSMsgType.PING, picows.WSMsgType.PONG)
 
@@ -81,16 +64,11 @@ class Connection(picows.WSListener):  # type: ignore[misc]  # picows is compiled
         path: str = "/",
         forwarded: str | None = None,
     ) -> None:
-        self.number = connections.next_number()
         self.state: dict[str, Any] = {}
-        self.peer = "?"
-        self.exchanges = 0
-        self.requests = 0
-        self.refused = 0
-        self._bytes_in = 0
-        self._bytes_out = 0
-        self._opened_at = time.monotonic()
-        self._why: str | None = None
+        self._account = Account(
+            connections, who="anonymous" if key is None else key.name, path=path
+        )
+        self.number = self._account.number
         self._doorkeeper = doorkeeper
         self._gate = gate
         self._socket: Any = None
@@ -107,14 +85,13 @@ class Connection(picows.WSListener):  # type: ignore[misc]  # picows is compiled
         self._ws: Any = None
         self._fragments: bytearray | None = None
         self._fragments_are_text = False
-        self._queued_requests = 0
-        self._queued_bytes = 0
+        self._backlog = Backlog(config)
         self._writing_paused = False
         self._closing = False
 
     def __repr__(self) -> str:
         state = "closing" if self._closing else "open"
-        return f"<Connection {self.number} {self.peer} {state} exchanges={self.exchanges}>"
+        return f"<Connection {self.number} {self._account.peer} {state} exchanges={self._account.exchanges}>"
 
     def ping(self) -> None:
         """Send a ping; whether it is answered does not matter."""
@@ -124,30 +101,24 @@ class Connection(picows.WSListener):  # type: ignore[misc]  # picows is compiled
     @property
     def waiting(self) -> int:
         """How many of its requests are not answered yet."""
-        return self._queued_requests
-
-    @property
-    def who(self) -> str:
-        """The name of its key."""
-        return "anonymous" if self._key is None else self._key.name
+        return self._backlog.requests
 
     def close_if_unwelcome(self) -> None:
         """Say goodbye to a client whose key is no longer good."""
         if not self._doorkeeper.may_stay(self._key, self._path):
-            self.close(
-                CLOSE_KEY_OVER, f"the key {self.who} was revoked or replaced, or has expired"
-            )
+            who = self._account.who
+            self.close(CLOSE_KEY_OVER, f"the key {who} was revoked or replaced, or has expired")
 
     @property
     def held_bytes(self) -> int:
         """Bytes of its requests that wait, and of a message that has not ended."""
         fragments = 0 if self._fragments is None else len(self._fragments)
         unfinished = self._conduct.unfinished(bytes_received(self._socket))
-        return self._queued_bytes + fragments + unfinished
+        return self._backlog.nbytes + fragments + unfinished
 
     def close_for_room(self) -> None:
         """End a connection that holds more than the server has room for."""
-        self._end(f"{self.held_bytes} bytes waiting, more than there is room for")
+        self._end(no_room_for(self.held_bytes))
 
     def close_if_out_of_bounds(self) -> None:
         """End a connection whose messages, or whose reading, took too long."""
@@ -160,11 +131,11 @@ class Connection(picows.WSListener):  # type: ignore[misc]  # picows is compiled
         if self._closing:
             return
         self._closing = True
-        self._why = self._why or _already_said(self._ws) or f"{code} {reason}"
+        self._account.ends(_already_said(self._ws) or f"{code} {reason}")
         self._backend.forget(self)
         self._ws.send_close(code, reason)
         self._ws.underlying_transport.resume_reading()  # its goodbye may stand behind more requests
-        asyncio.get_running_loop().call_later(_GOODBYE_TIMEOUT_S, self.abort)
+        asyncio.get_running_loop().call_later(GOODBYE_TIMEOUT_S, self.abort)
 
     def abort(self) -> None:
         """Disconnect without waiting for the client's goodbye."""
@@ -173,27 +144,20 @@ class Connection(picows.WSListener):  # type: ignore[misc]  # picows is compiled
 
     def deliver(self, request: Request, outcome: Outcome) -> None:
         """Send the outcome of one request."""
-        self._queued_requests -= 1
-        self._queued_bytes -= len(request.payload)
+        self._backlog.remove(len(request.payload))
         if isinstance(request.payload, bytearray):
             self._buffers.give_back(request.payload)
         if self._closing:
             return
         if isinstance(outcome, Answered):
             self._send(picows.WSMsgType.BINARY, outcome.message)
-            self._note(request, outcome)
-            self._throttle()
-            return
-        self._say(said_for(request, outcome))
-        if isinstance(outcome, Done):
-            self._throttle()
-            return
-        self._tell_unanswered(request, outcome)
+        else:
+            self._say(said_for(request, outcome))
+        self._account.settled(request, outcome)
         if isinstance(outcome, Failed) and outcome.closes:
-            self._why = f"{CLOSE_INTERNAL_ERROR} {outcome.cause}"
+            self._account.ends(f"{CLOSE_INTERNAL_ERROR} {outcome.cause}")
             self.close(CLOSE_INTERNAL_ERROR, TRACEBACK_CLOSE_REASON)
         else:
-            self.refused += isinstance(outcome, Refused)
             self._throttle()
 
     # ------------------------------------------------------------------------------- picows calls these
@@ -217,13 +181,8 @@ class Connection(picows.WSListener):  # type: ignore[misc]  # picows is compiled
             deadlines=self._config.deadlines,
             dialect=DIALECTS[dialect_name(self._config, self._path, self._key)],
         )
-        self.peer = ":".join(str(part) for part in address[:2])
-        if self._forwarded is not None:
-            self.peer = f"{self._forwarded} via {self.peer}"
-        logger.info("connection %d from %s opened by %s", self.number, self.peer, self.who)
-        self._connections.tell(
-            Opened(connection=self.number, who=self.who, peer=self.peer, path=self._path)
-        )
+        peer = ":".join(str(part) for part in address[:2])
+        self._account.opened(peer if self._forwarded is None else f"{self._forwarded} via {peer}")
         self._connections.add(self)
         self._send(picows.WSMsgType.BINARY, self._protocol.metadata_message)
 
@@ -261,16 +220,9 @@ class Connection(picows.WSListener):  # type: ignore[misc]  # picows is compiled
         """Forget what still waits for this client; leave a line about it."""
         self._closing = True
         self._backend.forget(self)
-        why = self._why or _already_said(transport) or "lost: no goodbye"
-        # What clients say is quoted: it must not look like lines of ours.
-        logger.info(
-            "connection %d closed who=%s from=%r seconds=%.1f requests=%d answered=%d refused=%d bytes_in=%d "
-            "bytes_out=%d why=%r",
-            self.number, self.who, self.peer, time.monotonic() - self._opened_at, self.requests, self.exchanges,
-            self.refused, self._bytes_in, self._bytes_out, why[:LONGEST_WHY],
-        )  # fmt: skip
+        self._account.ends(_already_said(transport))
         self._connections.discard(self)
-        self._connections.tell(Closed(connection=self.number, why=why[:LONGEST_WHY]))
+        self._account.closed()
 
     def pause_writing(self) -> None:
         """Read no further requests from a client that does not read its replies."""
@@ -290,7 +242,7 @@ class Connection(picows.WSListener):  # type: ignore[misc]  # picows is compiled
         code = int(frame.get_close_code())
         if not self._closing:
             self._closing = True
-            self._why = f"{code} by the client"
+            self._account.ends(f"{code} by the client")
             self._backend.forget(self)
             # 1005 and the like say that there was no code, and may not be sent (RFC 6455, 7.4.1).
             self._ws.send_close(code if code in range(1000, 1004) or code >= 3000 else 1000)
@@ -313,22 +265,20 @@ class Connection(picows.WSListener):  # type: ignore[misc]  # picows is compiled
 
     def _submit(self, payload: memoryview, is_text: bool) -> None:
         refusal = self._doorkeeper.too_many(self._key)
-        self.requests += 1
+        self._account.asked(len(payload))
         request = Request(
             connection=self,
-            number=self.requests,
+            number=self._account.requests,
             protocol=self._protocol,
             payload=self._kept(payload, is_text) if refusal is None else "",
             arrived=time.perf_counter(),
             priority=self._doorkeeper.rank(self._key),
             refusal=refusal,
         )
-        self._bytes_in += len(payload)
-        self._queued_requests += 1
-        self._queued_bytes += len(request.payload)
+        too_many = self._backlog.add(len(request.payload))
         self._backend.submit(request)
         self._throttle()
-        self._end(self._conduct.queued(self._queued_requests))
+        self._end(too_many)
 
     def _end(self, why: str | None) -> None:
         """Close for a reason, if there is one. What else such a client sends is not read."""
@@ -336,11 +286,11 @@ class Connection(picows.WSListener):  # type: ignore[misc]  # picows is compiled
             return
         self.close(CLOSE_OUT_OF_BOUNDS, why)
         self._ws.underlying_transport.pause_reading()
-        patience = 0.0 if self._writing_paused else _LAST_WORD_TIMEOUT_S
+        patience = 0.0 if self._writing_paused else LAST_WORD_TIMEOUT_S
         asyncio.get_running_loop().call_later(patience, self.abort)
 
     def _send(self, kind: Any, message: bytes) -> None:
-        self._bytes_out += len(message)
+        self._account.bytes_out += len(message)
         self._ws.send(kind, message)
 
     def _say(self, message: bytes | str | None) -> None:
@@ -358,184 +308,13 @@ class Connection(picows.WSListener):  # type: ignore[misc]  # picows is compiled
         if self._closing:
             return
         reading = self._ws.underlying_transport
-        if (
-            self._writing_paused
-            or self._queued_requests >= self._config.max_queued_requests
-            or self._queued_bytes >= self._config.max_queued_bytes
-        ):
+        if self._writing_paused or self._backlog.full:
             reading.pause_reading()
         else:
             reading.resume_reading()
-
-    def _note(self, request: Request, answered: Answered) -> None:
-        self.exchanges += 1
-        total_ms = (time.perf_counter() - request.arrived) * 1000
-        self._protocol.reply_sent(total_ms=total_ms)
-        logger.debug(
-            "exchange connection=%d id=%d batch=%d queue_ms=%.2f infer_ms=%.2f total_ms=%.2f bytes_in=%d "
-            "bytes_out=%d",
-            self.number, self.exchanges, answered.batch, answered.queue_ms, answered.infer_ms, total_ms,
-            len(request.payload), len(answered.message),
-        )  # fmt: skip
-        if self._connections.watched:
-            self._connections.tell(
-                RequestRecord(
-                    **facts_of(request, total_ms),
-                    outcome="answered",
-                    queue_ms=answered.queue_ms,
-                    infer_ms=answered.infer_ms,
-                    batch=answered.batch,
-                    bytes_out=len(answered.message),
-                    actions=answered.actions,
-                )
-            )
-
-    def _tell_unanswered(self, request: Request, outcome: Failed | Refused) -> None:
-        total_ms = (time.perf_counter() - request.arrived) * 1000
-        self._connections.tell(
-            RequestRecord(
-                **facts_of(request, total_ms),
-                outcome="failed" if isinstance(outcome, Failed) else "refused",
-                why=why_of(outcome)[:LONGEST_WHY],
-                queue_ms=total_ms,
-            )
-        )
-
-
-def said_for(request: Request, outcome: Failed | Refused | Done) -> bytes | str | None:
-    """Return what is sent in the place of actions, in the client's dialect; None: nothing."""
-    if isinstance(outcome, Done):
-        return outcome.message
-    if isinstance(outcome, Refused):
-        return request.protocol.refusal_message(outcome.refusal, request.tag)
-    return outcome.text if outcome.message is None else outcome.message
-
-
-def why_of(outcome: Failed | Refused) -> str:
-    """Return in a word or a line why a request has no answer."""
-    return outcome.cause if isinstance(outcome, Failed) else outcome.refusal.kind
-
-
-def facts_of(request: Request, total_ms: float) -> dict[str, Any]:
-    """Return what a record says of a request whatever became of it."""
-    said, due = request.realtime, request.due
-    return {
-        "connection": request.connection.number,
-        "number": request.number,
-        "arrived": request.arrived,
-        "total_ms": total_ms,
-        "bytes_in": len(request.payload),
-        "age_ms": None if said is None else said.age_ms,
-        "due_ms": None if due is None else (due - request.arrived) * 1000,
-        "traceparent": None if said is None else said.traceparent,
-        "observation": request.observation or None,
-    }
 
 
 def _already_said(transport: Any) -> str | None:
     """Return the goodbye that picows sent by itself, over frames that are none."""
     sent = transport.close_handshake and transport.close_handshake.sent
     return f"{int(sent.code)} {sent.reason}" if sent else None
-
-
-class OpenConnection(Protocol):
-    """What a server does to each of its connections, whatever speaks WebSocket for it."""
-
-    def ping(self) -> None:
-        """Send a ping."""
-
-    def close(self, code: int, reason: str) -> None:
-        """Say goodbye."""
-
-    def close_if_unwelcome(self) -> None:
-        """Say goodbye if its key is no longer good."""
-
-    def abort(self) -> None:
-        """Disconnect."""
-
-    def __hash__(self) -> int: ...
-
-
-C = TypeVar("C", bound=OpenConnection)
-
-
-class OpenConnections(Generic[C]):
-    """The clients that are connected now, and those who watch them."""
-
-    def __init__(self, listeners: Sequence[Listener] = ()) -> None:
-        self._listeners = tuple(listeners)
-        self._open: set[C] = set()
-        self._count = 0
-        self._nobody = asyncio.Event()
-        self._nobody.set()
-
-    def __repr__(self) -> str:
-        return f"<OpenConnections {len(self._open)}>"
-
-    def __len__(self) -> int:
-        return len(self._open)
-
-    def __iter__(self) -> Iterator[C]:
-        return iter(tuple(self._open))
-
-    def next_number(self) -> int:
-        """Return the next connection's number, from 1."""
-        self._count += 1
-        return self._count
-
-    @property
-    def watched(self) -> bool:
-        """Whether anybody is told anything."""
-        return bool(self._listeners)
-
-    def tell(self, record: Record) -> None:
-        """Tell everybody who watches. One that fails is told the next all the same, and robots never notice."""
-        for listener in self._listeners:
-            try:
-                listener(record)
-            except Exception:
-                logger.exception("a listener of the server failed")
-
-    def add(self, connection: C) -> None:
-        """Note a client that has come."""
-        self._open.add(connection)
-        self._nobody.clear()
-
-    def discard(self, connection: C) -> None:
-        """Note a client that has gone."""
-        self._open.discard(connection)
-        if not self._open:
-            self._nobody.set()
-
-    def ping(self) -> None:
-        """Send each client a ping."""
-        for connection in tuple(self._open):
-            connection.ping()
-
-    def close(self, code: int, reason: str) -> None:
-        """Say goodbye to all."""
-        for connection in tuple(self._open):
-            connection.close(code, reason)
-
-    def close_unwelcome(self) -> None:
-        """Say goodbye to those whose keys are no longer good."""
-        for connection in tuple(self._open):
-            connection.close_if_unwelcome()
-
-    def abort(self) -> None:
-        """Disconnect whoever is still there."""
-        for connection in tuple(self._open):
-            connection.abort()
-
-    async def all_gone(self) -> None:
-        """Wait until nobody is connected."""
-        await self._nobody.wait()
-
-
-def close_out_of_bounds(connections: OpenConnections[Connection], max_held_bytes: int) -> None:
-    """Say goodbye to those who take longer or hold more than they may."""
-    held = {connection: connection.held_bytes for connection in connections}
-    for connection in too_much(held, max_held_bytes):
-        connection.close_for_room()
-    for connection in connections:
-        connection.close_if_out_of_bounds()

@@ -71,7 +71,9 @@ class Doorkeeper:
 
     def may_stay(self, key: RobotKey | None, path: str) -> bool:
         """Whether a connection may go on, by the keys as they are now."""
-        return key is None or self._keys.still(key, path, self._now())
+        if self._path is None:
+            return True
+        return key is not None and self._keys.still(key, path, self._now())
 
     def rank(self, key: RobotKey | None) -> int:
         """Return the rank of a client's priority class, by the keys as they are now."""
@@ -97,6 +99,19 @@ class Doorkeeper:
             "(a longer action_horizon), or have the key's rate raised. The connection stays.",
             retry_after_s=1.0 / rate,
         )
+
+    def change(self, path: str | None) -> None:
+        """Go over to another file, or to none: for who is here, and for who comes.
+
+        Raises:
+            ConfigError: If it cannot be read, or is none; then the one of before goes on counting.
+        """
+        found = None if path is None else Path(path).expanduser()
+        if found == self._path:
+            return
+        seen, keys = ((), KeySet()) if found is None else (signature(found), read_keys(found))
+        self._path, self._seen, self._keys, self._buckets = found, seen, keys, {}
+        logger.info("keys are %s", "not asked for" if found is None else f"those of {found}")
 
     def look_again(self) -> None:
         """Read the file if it has changed. If it cannot be read, what was read before goes on counting."""

@@ -11,8 +11,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from pi05_websocket.server.backend import Backend, Pausable
-from pi05_websocket.server.connection import CLOSE_GOING_AWAY, Connection, OpenConnections
+from pi05_websocket.server.closing import CLOSE_GOING_AWAY
+from pi05_websocket.server.connection import Connection
 from pi05_websocket.server.keys import Refusal
+from pi05_websocket.server.open_connections import OpenConnections
 from pi05_websocket.server.records import DISCONNECTED, ServerState
 
 __all__ = ["Operator"]

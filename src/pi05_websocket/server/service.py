@@ -9,29 +9,27 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import picows
 
-from pi05_websocket.server.admission import FULL, Admission
-from pi05_websocket.server.backend import BackendFactory, Delivery
-from pi05_websocket.server.config import ServerConfig
-from pi05_websocket.server.connection import (
+from pi05_websocket.server.backend import BackendFactory
+from pi05_websocket.server.closing import (
     CLOSE_GOING_AWAY,
-    Connection,
-    OpenConnections,
-    close_out_of_bounds,
+    LOOK_AGAIN_S,
+    STOP_GOODBYE_TIMEOUT_S,
 )
+from pi05_websocket.server.config import ServerConfig
+from pi05_websocket.server.connection import Connection
 from pi05_websocket.server.doorkeeper import Doorkeeper
-from pi05_websocket.server.exposure import forwarded_for
 from pi05_websocket.server.http import authorization_of, plain_response, refusal_response
-from pi05_websocket.server.keys import Refusal, RobotKey
+from pi05_websocket.server.keys import Refusal
 from pi05_websocket.server.listening import Gate
+from pi05_websocket.server.open_connections import OpenConnections, close_out_of_bounds
 from pi05_websocket.server.operator import Operator
-from pi05_websocket.server.records import Listener, TurnedAway
-from pi05_websocket.server.requests import Answered
+from pi05_websocket.server.reception import Reception
+from pi05_websocket.server.records import Listener
 from pi05_websocket.server.tls import Certificate
 
 __all__ = ["Service"]
@@ -45,15 +43,8 @@ _library_logger.setLevel(logging.WARNING)
 _READ_BUFFER_BYTES = 2 * 1024 * 1024
 # Holds the usual observation (1.1 MB), and two images of 640x480 pixels (1.8 MB), without growing.
 
-_GOODBYE_TIMEOUT_S = 1.0
-
-_RETRY_UNREADY_S = 2.0
-
 _OVERDUE_S = 0.25
 """How often is looked whether a request has waited too long: the bound is seconds."""
-
-_LOOK_AGAIN_S = 1.0
-# A key that was revoked, or has expired, must be over within 5 s. Without keys and TLS there is nothing to do.
 
 
 class Service:
@@ -78,15 +69,24 @@ class Service:
         self._doorkeeper = Doorkeeper(config.keys)
         self._gate = Gate(config)
         self._certificate = Certificate(config)
-        self._admission = Admission(config)
+        self._reception = Reception(
+            config,
+            self._doorkeeper,
+            unready=lambda: self.operator.unready,
+            full=lambda: self._gate.full,
+            waits=lambda: self._backend.waits(),
+            tell=self._connections.tell,
+        )
         self._stop = asyncio.Event()
         self._drained = asyncio.Event()
         self._backend = backend(
             config,
-            lambda outcomes: self.call(self._deliver, outcomes),
+            lambda outcomes: self.call(self._reception.deliver, outcomes),
             lambda: self.call(self._drained.set),
         )
-        self.operator = Operator(self._backend, self._connections, metadata, self._no_room)
+        self.operator = Operator(
+            self._backend, self._connections, metadata, self._reception.no_room
+        )
         """For whoever runs the server. On the event loop: see `call`."""
 
     async def run(self, host: str, port: int, listening: Callable[[int], None]) -> None:
@@ -108,7 +108,7 @@ class Service:
                 logger_name=_library_logger,
                 ssl=context,
                 ssl_handshake_timeout=patience if context else None,
-                ssl_shutdown_timeout=_GOODBYE_TIMEOUT_S if context else None,
+                ssl_shutdown_timeout=STOP_GOODBYE_TIMEOUT_S if context else None,
             )
             for sock in self._gate.listen(host, port)
         ]
@@ -146,25 +146,15 @@ class Service:
         response = plain_response(request)
         if response is not None:
             return picows.WSUpgradeResponseWithListener(response, None)
-        path = request.path.decode("ascii", "replace")
-        forwarded = None
-        if self._config.behind_proxy:  # from anybody else it is what the client says
-            forwarded = forwarded_for(request.headers.getall("X-Forwarded-For", []))
-        admitted: RobotKey | Refusal | None = None
         if self._gate.full:
             self._gate.turn_away()
-            admitted = FULL
-        else:  # who has no key is not told how busy the server is
-            admitted = self._doorkeeper.admit(authorization_of(request), path)
-        if not isinstance(admitted, Refusal):
-            admitted = self._no_room() or admitted
-        if isinstance(admitted, Refusal):
-            logger.info(
-                "a client was not let in from=%s: HTTP %d, %s",
-                forwarded or "?", admitted.status, admitted.cause,
-            )  # fmt: skip
-            self._connections.tell(TurnedAway(reason=admitted.reason, why=admitted.cause))
-            return picows.WSUpgradeResponseWithListener(refusal_response(admitted), None)
+        guest = self._reception.admit(
+            path=request.path.decode("ascii", "replace"),
+            authorization=authorization_of(request),
+            forwarded=request.headers.getall("X-Forwarded-For", []),
+        )
+        if isinstance(guest, Refusal):
+            return picows.WSUpgradeResponseWithListener(refusal_response(guest), None)
         return Connection(
             self._metadata(),
             self._config,
@@ -172,26 +162,10 @@ class Service:
             self._connections,
             doorkeeper=self._doorkeeper,
             gate=self._gate,
-            key=admitted,
-            path=path,
-            forwarded=forwarded,
+            key=guest.key,
+            path=guest.path,
+            forwarded=guest.forwarded,
         )
-
-    def _no_room(self) -> Refusal | None:
-        unready = self.operator.unready
-        if unready is not None:
-            text = f"This policy server is not ready: {unready}.\n"
-            return Refusal(503, text, unready, _RETRY_UNREADY_S, reason="unready")
-        if self._gate.full:
-            return FULL
-        return self._admission.refuse(time.perf_counter(), self._backend.waits())
-
-    def _deliver(self, outcomes: Delivery) -> None:
-        now = time.perf_counter()
-        for request, outcome in outcomes:
-            if isinstance(outcome, Answered):
-                self._admission.waited(now, outcome.queue_ms / 1000)
-            request.connection.deliver(request, outcome)
 
     async def _ping_now_and_then(self) -> None:
         while self._config.ping_interval_s:
@@ -200,7 +174,7 @@ class Service:
 
     async def _look_again_now_and_then(self) -> None:
         while True:
-            await asyncio.sleep(_LOOK_AGAIN_S)
+            await asyncio.sleep(LOOK_AGAIN_S)
             self._doorkeeper.look_again()
             self._certificate.look_again()
             self._connections.close_unwelcome()
@@ -224,7 +198,7 @@ class Service:
     async def _say_goodbye(self) -> None:
         self._connections.close(CLOSE_GOING_AWAY, "the server is stopping")
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_GOODBYE_TIMEOUT_S):
+            async with asyncio.timeout(STOP_GOODBYE_TIMEOUT_S):
                 await self._connections.all_gone()
 
     def _stop_or_hurry(self) -> None:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Robots and servers for a long time, with faults: does memory grow, do files and threads, do answers slow down?
+"""Robots and servers for a long time, with faults: do memory, files and threads grow, do answers slow down?
 
 In: nothing. Out: a line every few seconds, figures of each process, exit code 1 where a bound is broken; a JSON
-file where asked for. Servers, gateway and robots are processes of their own; the cable that is cut is in this one.
+file where asked for. Servers, gateway and robots are processes of their own; the cable that is cut is in this.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ from soak_analysis import (
 from soak_processes import Cable, Child, free_port, look_at
 
 DESCRIPTION = """\
-Robots at 30 Hz with two cameras each, half of them with JPEG, one that records, one with two servers, one behind
-a gateway, some behind a cable that is cut: for minutes or for hours. Now and then something happens: the cable is
-cut or silent, a server is killed, a robot leaves and another comes, an episode begins, a request fails.
+Robots at 30 Hz with two cameras each, half of them with JPEG, one that records, one with two servers, one
+behind a gateway, some behind a cable that is cut: for minutes or for hours. Now and then something happens: the
+cable is cut or silent, a server is killed, a robot leaves and another comes, an episode begins, a request fails.
 
 examples:
   python benchmarks/soak.py --minutes 20 --json docs/figures/soak.json
@@ -94,7 +94,7 @@ class Soak:
 
     @property
     def calm_s(self) -> float:
-        """Seconds without faults after the warm-up, and at the end: a tenth of what counts, and time to mend."""
+        """Seconds without faults after the warm-up, and at the end: the first and the last tenth are calm."""
         return max(15.0, 0.11 * (60.0 * self.minutes - self.warm_up_s))
 
 

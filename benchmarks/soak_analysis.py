@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a long run says: how fast memory grows, whether files and threads come back, whether answers slow down.
 
-In: samples of processes over time, and bounds. Out: figures, and a sentence for each bound that is broken. Pure.
+In: samples of processes over time, bounds. Out: figures, and a sentence for each bound that is broken. Pure.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ __all__ = [
     "Slope",
     "as_dict",
     "drift",
-    "first_and_last_tenth",
     "figures_of",
+    "first_and_last_tenth",
     "slope_of",
     "verdict",
 ]
 
 _HOUR_S = 3600.0
 _MOST_POINTS = 240
-"""Of so many the slopes of all pairs are taken: 28,680. A longer run is summed up in medians of its stretches."""
+"""The slopes of all pairs of them are taken, 28,680. A longer run is summed up in medians of its stretches."""
 _Z_95 = 1.959964
 
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Robots of the soak: player loops at 30 Hz, each in a thread, that hold every command against what it has to be.
+"""Robots of the soak: player loops at 30 Hz, each in a thread, that know what every command has to be.
 
 In: where to ask, one JSON object on the command line; wishes, a line each, on standard input. Out: a JSON line
-for each line read. A process of its own. The policy's rows say whose they are: robot, episode, observation, row.
+for each line read. A process of its own. The policy's rows say whose they are: robot, episode, request, row.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class RobotThread:
     def __init__(self, number: int, facts: dict[str, Any]) -> None:
         self.facts = facts
         self.counts: Counter[str] = Counter()
-        """Ticks, held, stale, foreign, episodes, failures."""
+        """Ticks, held, stale, foreign, episodes, failing requests."""
         self.number = number
         self._round_trips: queue.SimpleQueue[float] = queue.SimpleQueue()
         self._wishes: queue.SimpleQueue[str] = queue.SimpleQueue()

@@ -40,8 +40,9 @@ from soak_processes import Cable, Child, free_port, look_at
 
 DESCRIPTION = """\
 Robots at 30 Hz with two cameras each, half of them with JPEG, one that records, one with two servers, one
-behind a gateway, some behind a cable that is cut: for minutes or for hours. Now and then something happens: the
-cable is cut or silent, a server is killed, a robot leaves and another comes, an episode begins, a request fails.
+behind a gateway, some behind a cable that is cut: for minutes or for hours. Now and then something happens:
+the cable is cut or silent, a server is killed, a robot leaves and another comes, an episode begins, a request
+fails.
 
 examples:
   python benchmarks/soak.py --minutes 20 --json docs/figures/soak.json
@@ -323,6 +324,9 @@ def table(figures: dict[str, Any]) -> Iterator[str]:
 
 def main(settings: Soak) -> int:
     """Soak, print, and say whether it was sound."""
+    if sys.platform != "linux":
+        print("it reads /proc: Linux only", file=sys.stderr)
+        return 2
     if settings.robots < LEAST_ROBOTS:
         print(f"--robots {settings.robots}: expected {LEAST_ROBOTS} or more", file=sys.stderr)
         return 2

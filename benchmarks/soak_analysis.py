@@ -87,6 +87,8 @@ class ProcessFigures:
 
     rss_mb: tuple[float, float]
     """Medians of the first and the last tenth."""
+    floor_mb: tuple[float, float]
+    """Least of the first and the last third: a sawtooth comes back to it, a leak does not."""
     memory: Slope | None
     """None: too few samples of one life."""
     blocks: Slope | None
@@ -168,6 +170,7 @@ def figures_of(
     ]
     return ProcessFigures(
         rss_mb=first_and_last_tenth([value for _, value in rss]),
+        floor_mb=_floors([value for _, value in rss]),
         memory=None if restarted else slope_of(rss),
         blocks=None if restarted else slope_of(blocks),
         fds=first_and_last_tenth([sample.fds for sample in counted]),
@@ -175,6 +178,11 @@ def figures_of(
         samples=len(counted),
         restarted=restarted,
     )
+
+
+def _floors(values: Sequence[float]) -> tuple[float, float]:
+    third = max(1, len(values) // 3)
+    return min(values[:third]), min(values[-third:])
 
 
 def verdict(
@@ -205,12 +213,13 @@ def verdict(
 def _process_verdict(name: str, found: ProcessFigures, bounds: Bounds) -> list[str]:
     wrong = []
     slope, most = found.memory, bounds.memory_mb_per_hour
-    # All three: the likely growth, what it is at the least, and what it makes.
+    # All of it: the likely growth, what it is at the least, what it makes, and what never came back.
     if (
         most is not None
         and slope is not None
         and min(slope.per_hour, slope.low) > most
         and slope.grown > bounds.memory_mb
+        and found.floor_mb[1] - found.floor_mb[0] > bounds.memory_mb
     ):
         wrong.append(
             f"{name}: memory grows by {slope.per_hour:.1f} MB an hour ({slope.low:.1f} to {slope.high:.1f}), "

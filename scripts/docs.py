@@ -30,6 +30,7 @@ WITH_BLOCKS = (
     ROOT / "docs" / "howto" / "several-servers.md",
     ROOT / "docs" / "howto" / "scale-out.md",
     ROOT / "docs" / "topics" / "images.md",
+    ROOT / "docs" / "topics" / "soak.md",
 )
 """Documents with generated blocks among what people wrote."""
 MARK = (

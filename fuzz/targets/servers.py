@@ -177,7 +177,9 @@ def _greetings() -> Iterator[bytes]:
         "action_space": "joint_position",
     }
     yield codec.encode({**roboarena, "image_resolution": [16, 16]})
-    yield codec.encode({**roboarena, "image_resolution": [8192, 1], "n_external_cameras": -(2**63)})
+    yield codec.encode(
+        {**roboarena, "image_resolution": [1048576, 1], "n_external_cameras": -(2**63)}
+    )
     yield codec.encode({"object": "action.metadata", "image_resolution": [4, 4]})
     yield codec.encode({f"key{number}\n": number for number in range(60)})
     yield codec.encode({"_rt": {"version": 1, "prefix": "guided", "refusals": True}, "_images": {}})
@@ -338,8 +340,8 @@ TARGETS: Final = (
         check=_greeting,
         seeds=_greetings,
         mutate=of_msgpack,
-        # Images are resized to what a server asks for: two of 8192x8192 pixels, with the way there.
-        most_memory=None,
+        # Images are resized to what a server asks for: two of a million pixels, with the way there.
+        most_memory=lambda size: _memory(size) + 64 * 1024 * 1024,
     ),
     Target(
         name="answer",

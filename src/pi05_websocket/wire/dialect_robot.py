@@ -30,7 +30,8 @@ __all__ = [
 _OUTSIDE_CAMERA: Final = re.compile(r"(observation/exterior_image_)(\d+)(_left|_right)")
 _ELSEWHERE: Final = (("actions",), ("action",), ("data", "actions"))
 """Where actions are found if they are not where the table says: older and newer servers of a family differ."""
-_MOST_PIXELS: Final = 8192
+_MOST_PIXELS: Final = 1024 * 1024
+"""Of an image. Models read 224x224 to 720x1280; to make more of a camera's would hold up the control loop."""
 _LONGEST_TRACEBACK: Final = 65_536
 
 
@@ -151,9 +152,7 @@ def image_resolution(dialect: Dialect, metadata: Mapping[str, Any]) -> tuple[int
     rows, columns = said
     if type(rows) is not int or type(columns) is not int:
         return None
-    return (
-        (rows, columns) if min(rows, columns) > 0 and max(rows, columns) <= _MOST_PIXELS else None
-    )
+    return (rows, columns) if min(rows, columns) > 0 and rows * columns <= _MOST_PIXELS else None
 
 
 def _actions_in(dialect: Dialect, answer: Any) -> Array | None:

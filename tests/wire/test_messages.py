@@ -12,6 +12,10 @@ from pi05_websocket.errors import InvalidReply
 from pi05_websocket.wire.messages import read_actions, server_infer_ms
 
 
+SIGNALLING = np.frombuffer(bytes.fromhex("010000000000f07f") * 2, "<f8")
+"""NaN that warns where it is converted, which in a test is an error."""
+
+
 @pytest.mark.parametrize("key", ["actions", "action"])
 @pytest.mark.parametrize("dtype", ["<f8", "<f4", ">f4", "<f2", "<i4", "|u1"])
 def test_numbers_become_a_float32_chunk(key: str, dtype: str):
@@ -46,6 +50,7 @@ def test_numbers_become_a_float32_chunk(key: str, dtype: str):
         ({str(number): 1 for number in range(99)}, r", \.\.\.$"),
         ({"actions": np.array([[0, 0], [np.nan, 0]])}, "nan in row 1, column 0"),
         ({"actions": np.array([[0, np.inf]])}, "inf in row 0, column 1"),
+        ({"actions": SIGNALLING.reshape(1, 2)}, "nan in row 0, column 0"),
         ({"actions": np.array([[0, 1e300]])}, r"1e\+300 in row 0"),
     ],
 )

@@ -58,7 +58,7 @@ def read_actions(reply: Any, *, action_dim: int | None = None) -> Float32Array:
             f"actions: expected {action_dim} values for each tick, got {actions.shape[1]}. The server's policy "
             "is for another robot, its output transform does not cut the padding, or `action_dim` is to be set."
         )
-    with np.errstate(over="ignore"):  # what overflows float32 becomes infinite and is refused below
+    with np.errstate(over="ignore", invalid="ignore"):  # infinite, or NaN: refused below
         chunk = actions.astype(np.float32)
     if not np.isfinite(chunk).all():
         row, column = (int(i) for i in np.argwhere(~np.isfinite(chunk))[0])

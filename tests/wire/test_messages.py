@@ -11,7 +11,6 @@ import pytest
 from pi05_websocket.errors import InvalidReply
 from pi05_websocket.wire.messages import read_actions, server_infer_ms
 
-
 SIGNALLING = np.frombuffer(bytes.fromhex("010000000000f07f") * 2, "<f8")
 """NaN that warns where it is converted, which in a test is an error."""
 

@@ -34,3 +34,10 @@ def test_a_few_waits_or_old_ones_say_nothing() -> None:
     assert busy(60.0, count=7).refuse(100.0) is None
     assert busy(60.0).refuse(105.1) is None
     assert busy(1.9).refuse(100.0) is None
+
+
+def test_what_is_over_is_forgotten_without_anybody_asking() -> None:
+    """Robots that stay for days let nobody else come, and their waits must not pile up."""
+    admission = busy(1.0)
+    admission.waited(200.0, 1.0)
+    assert repr(admission) == "<Admission waits=1>"

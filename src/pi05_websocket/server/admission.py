@@ -41,15 +41,19 @@ class Admission:
 
     def waited(self, now: float, seconds: float) -> None:
         """Note how long a request waited for the policy; it was taken at `now`."""
+        self._forget(now)
         self._waits.append((now, seconds))
 
     def queue_s(self, now: float) -> float:
         """Return the median wait of the last seconds; 0 while there are few."""
-        while self._waits and now - self._waits[0][0] > _WINDOW_S:
-            self._waits.popleft()
+        self._forget(now)
         if len(self._waits) < _FEW:
             return 0.0
         return median(seconds for _, seconds in self._waits)
+
+    def _forget(self, now: float) -> None:
+        while self._waits and now - self._waits[0][0] > _WINDOW_S:
+            self._waits.popleft()
 
     def refuse(self, now: float) -> Refusal | None:
         """Say why one more does not come in; None: it does."""

@@ -12,7 +12,7 @@ STAMP := .venv/.ready
 SOURCES := src tests scripts examples benchmarks integrations fuzz
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format lint types layers spelling docs docs-check bench fuzz wheels lock graphics clean clean-all
+.PHONY: help setup demo test check format lint types layers spelling docs docs-check bench fuzz soak wheels lock graphics clean clean-all
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F '\t' '{ printf "make %-10s %s\n", $$1, $$2 }'
@@ -26,7 +26,7 @@ $(STAMP): constraints.txt pyproject.toml .python-version scripts/environment.py
 demo: $(STAMP) graphics ## Watch a simulated arm do its task over a policy server; ARGS="--episodes 3"
 	@$(BIN)/pi05-websocket demo $(ARGS)
 
-test: $(STAMP) graphics ## Run all tests and report coverage; STEPS="core sim lerobot interop base-install", ARGS="-k name"
+test: $(STAMP) graphics ## Run all tests and report coverage; STEPS="core sim lerobot interop soak base-install", ARGS="-k name"
 	@$(BIN)/python scripts/run_tests.py $(STEPS) $(if $(ARGS),-- $(ARGS))
 
 check: format-check lint types layers spelling docs-check test ## Everything CI checks, tests last
@@ -65,6 +65,9 @@ bench-round-trip: $(STAMP) ## Measure the round trip against OpenPI's own client
 
 fuzz: $(STAMP) ## Look for bytes that break a parser, a minute; ARGS="--minutes 60 --target codec --keep"
 	@PYTHONPATH=. $(BIN)/python -m fuzz $(ARGS)
+
+soak: $(STAMP) ## Let robots and servers run with faults, 20 minutes, and judge what grows; ARGS="--minutes 480"
+	@$(BIN)/python benchmarks/soak.py $(ARGS)
 
 wheels: $(STAMP) ## Ask the index for wheels for ARM, macOS and Windows; ARGS="lerobot" for an extra's
 	@$(BIN)/python scripts/wheels.py $(ARGS)

@@ -31,6 +31,7 @@ WITH_BLOCKS = (
     ROOT / "docs" / "howto" / "scale-out.md",
     ROOT / "docs" / "topics" / "images.md",
     ROOT / "docs" / "reference" / "protocol.md",
+    ROOT / "docs" / "topics" / "soak.md",
 )
 """Documents with generated blocks among what people wrote."""
 MARK = (

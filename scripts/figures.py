@@ -29,6 +29,7 @@ __all__ = [
     "round_trip",
     "scale_out",
     "server_load",
+    "soak",
 ]
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -498,6 +499,47 @@ def under_load(loads: dict[str, Any]) -> list[str]:
     return rows
 
 
+def soak_block() -> str:
+    """Return what a long run did to memory, files, threads and answers, or how to get to know."""
+    path = FIGURES / "soak.json"
+    if not path.exists():
+        return "`make soak` measures it."
+    return soak(json.loads(path.read_text(encoding="utf-8")))
+
+
+def soak(figures: dict[str, Any]) -> str:
+    """Return the table of `benchmarks/soak.py --json`."""
+    rows = [
+        "| process | memory, first and last tenth | growth in an hour (95 %) | open files | threads |",
+        "|---|---|---|---|---|",
+    ]
+    for name, one in figures["processes"].items():
+        grows = "started again"
+        if one["memory"] is not None:
+            grows = "{per_hour:+.1f} MB ({low:+.1f} to {high:+.1f})".format(**one["memory"])
+        files, threads = (
+            f"{first:.0f}, {last:.0f}" for first, last in (one["fds"], one["threads"])
+        )
+        memory = "{:.1f} MB, {:.1f} MB".format(*one["rss_mb"])
+        rows.append(f"| {name} | {memory} | {grows} | {files} | {threads} |")
+    counts, trips, where = figures["counts"], figures["round_trips"], figures["machine"]
+    faults = ", ".join(f"{name} {count}" for name, count in figures["faults"].items())
+    wrong = counts.get("stale", 0) + counts.get("foreign", 0)
+    rows += [
+        "",
+        f"{figures['robots']} robots for {figures['minutes']:g} minutes, {counts['ticks']:,} ticks, "
+        f"{trips['count']:,} round trips. Faults: {faults}. Commands that were another robot's, another "
+        f"episode's or another moment's: {wrong}.",
+        "",
+        "Round trip in the first and the last tenth: median {:.0f} and {:.0f} ms, 99th percentile {:.0f} and "
+        "{:.0f} ms.".format(*trips["p50_ms"], *trips["p99_ms"]),
+        f"The first {figures['warm_up_s']:.0f} s do not count.",
+        f"All processes on {where['cpu']}, Python {where['python']}, load {where['load'].split()[0]} to "
+        f"{where['load at the end']}, others use the machine too; at commit {where['commit']}.",
+    ]
+    return "\n".join(rows)
+
+
 def scale_out_block() -> str:
     """Return the table of ways to more than one server, or how to get it."""
     path = FIGURES / "scale_out.json"
@@ -578,6 +620,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "failover": failover_block,
     "expert": expert_block,
     "idle link": idle_link_block,
+    "soak": soak_block,
     "demo": demo_block,
     "distance": distance_block,
     "learned": learned_block,

@@ -29,6 +29,14 @@ STEPS = {
 MARKED_FOLDERS = ("faults", "interop", "plugin", "ray_serve", "sim")
 """Folders whose tests all have a marker (tests/conftest.py): collecting them would load torch."""
 
+SOAK = "soak"
+SOAK_FLAGS = (
+    *("--minutes", "2", "--every", "2", "--warm-up", "30", "--fault-every", "5"),
+    *("--memory-mb-per-hour", "600", "--memory-mb", "60"),
+    *("--more-fds", "4", "--more-threads", "2", "--p99-drift", "None"),
+)
+"""So short a run finds what grows with every request or every fault; a busy machine does not fail it."""
+
 BASE_INSTALL = "base-install"
 
 
@@ -36,6 +44,8 @@ def command(step: str, extra: list[str]) -> list[str]:
     """Return the command line of a step."""
     if step == BASE_INSTALL:
         return [sys.executable, str(ROOT / "scripts" / "base_install.py")]
+    if step == SOAK:
+        return [sys.executable, str(ROOT / "benchmarks" / "soak.py"), *SOAK_FLAGS]
     pytest = ["-m", "pytest", "-q", "-m", STEPS[step], *extra]
     if step == "core":
         pytest += [f"--ignore=tests/{folder}" for folder in MARKED_FOLDERS]
@@ -64,10 +74,11 @@ def main() -> None:
     """Run the steps named on the command line; arguments after `--` go to pytest."""
     arguments = sys.argv[1:]
     cut = arguments.index("--") if "--" in arguments else len(arguments)
-    steps, extra = arguments[:cut] or [*STEPS, BASE_INSTALL], arguments[cut + 1 :]
-    unknown = set(steps) - {*STEPS, BASE_INSTALL}
+    known = [*STEPS, SOAK, BASE_INSTALL] if sys.platform == "linux" else [*STEPS, BASE_INSTALL]
+    steps, extra = arguments[:cut] or known, arguments[cut + 1 :]
+    unknown = set(steps) - set(known)
     if unknown:
-        raise SystemExit(f"no test step {sorted(unknown)}; there are {[*STEPS, BASE_INSTALL]}")
+        raise SystemExit(f"no test step {sorted(unknown)}; there are {known}")
     coverage_report.forget()
     summary, failed = [], False
     for step in steps:

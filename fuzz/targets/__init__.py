@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 from fuzz.target import Target
-from fuzz.targets import conformance, control, files, headers, messages, wire
+from fuzz.targets import conformance, control, files, headers, messages, servers, wire
 
 __all__ = ["TARGETS"]
 
 TARGETS: dict[str, Target] = {
     target.name: target
-    for module in (wire, messages, headers, files, control, conformance)
+    for module in (wire, messages, servers, headers, files, control, conformance)
     for target in module.TARGETS
 }

@@ -94,11 +94,13 @@ def _recording(data: bytes) -> str:
     try:
         story = tell(recording.lines())
         ticks = len(story.ticks)
-        sentences(story)
+        told = sentences(story)
         as_dict(story)
         answered = list(recording.answered())
     except ConfigError:
         return "ConfigError"
+    if not all(line.isprintable() for line in told):
+        raise Broken(f"not for a terminal: {told}")
     for one in answered:
         if one.actions.ndim != 2 or not np.isfinite(one.actions).all():
             raise Broken(f"rows no arm may execute: {one.actions}")

@@ -145,8 +145,9 @@ class RtcChunks:
             metadata=self._remote.metadata,
         )
         self._wait_while(lambda: not exchange.done(), episode, "the policy computes")
-        answer = exchange.result(0).value
-        self._trace.show("reply", seq=self._asked, value=answer)
+        came = exchange.result(0)
+        answer = came.value
+        self._trace.show("reply", seq=self._asked, value=answer, nbytes=came.nbytes)
         actions = read_actions(answer, action_dim=self._action_dim)
         if self._preflight is not None:
             self._preflight.answered(actions, self._pose(observation, actions))

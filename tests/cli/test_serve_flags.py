@@ -52,6 +52,8 @@ COMPANIONS: dict[str, dict[str, Any]] = {
     "config.tls_key": {"config.tls_cert": "cert.pem"},
     "config.tls_folder": {"config.tls": "auto"},
     "config.tls_client_ca": {"config.tls": "auto"},
+    "ops.ops_host": {"ops.ops_port": 9000},
+    "ops.ops_admin_key_file": {"ops.ops_port": 9000},
     "ray.requests_per_replica": {"ray.autoscale": (1, 4)},
 }
 """What a flag does not go without."""

@@ -19,6 +19,7 @@ NEED_EXTRAS = (
     "pi05_websocket.engine_ray.apps",
     "pi05_websocket.engine_ray.calls",
     "pi05_websocket.engine_ray.deployments",
+    "pi05_websocket.engine_ray.joining",
     "pi05_websocket.engine_ray.router",
     "pi05_websocket.ops.exposition",
     "pi05_websocket.ops.port",

@@ -426,3 +426,74 @@ def test_error_text_names_what_was_raised(text: str, expected: str) -> None:
     error = server_error(text)
     assert str(error) == f"server error: {expected}"
     assert error.detail == text
+
+
+class TestHostileServers:
+    """What a server says is shown to people: printable, and of a length that a screen has."""
+
+    @pytest.mark.parametrize(
+        ("text", "shown"),
+        [
+            ("ValueError: \x1b[2J", "server error: ValueError: \\x1b[2J"),
+            ("RequestRefused: busy: wait\nall is well\x07", "wait\\nall is well\\x07"),
+            ("RequestRefused: \x9b", "the server refused the request: \\x9b"),
+            ("E: " + "x" * 5000, "x..."),
+        ],
+    )
+    def test_an_escape_sequence_reaches_no_terminal(self, text: str, shown: str) -> None:
+        """The error's text has it written out; `.detail` has it as it came."""
+        error = server_error(text)
+        assert str(error).endswith(shown)
+        assert len(str(error)) < 600
+        assert error.detail == text
+
+    def test_a_close_reason_is_written_out_too(self) -> None:
+        """It is in the log at every reconnect."""
+        client = ready_client()
+        client.connection_ended(code=1011, reason="\x1b]0;owned\x07")
+        assert str(client.error).endswith("code 1011 (\\x1b]0;owned\\x07)")
+
+    @pytest.mark.parametrize(
+        "metadata",
+        [
+            {"weights": b"\0" * 1024 * 1024},
+            {str(number): None for number in range(10_000)},
+        ],
+    )
+    def test_metadata_has_bounds_of_its_own(self, metadata: dict[str, Any]) -> None:
+        """It is kept and looked at on every connection; it is not tried again."""
+        client = ClientProtocol()
+        assert client.receive(codec.encode(metadata)) == []
+        assert isinstance(client.error, IncompatibleServer)
+        assert not client.error.retryable
+
+    @pytest.mark.parametrize("key", ["object", "fingerprint", "needs_session_id", "_rt", "_images"])
+    def test_an_array_where_a_word_is_expected_says_nothing(self, key: str) -> None:
+        """It would compare to an array, which is neither true nor false."""
+        client = ClientProtocol(dialect="auto")
+        (greeted,) = client.receive(codec.encode({key: np.ones(3)}))
+        assert isinstance(greeted, MetadataReceived)
+        assert client.dialect.name == "openpi"
+
+    def test_an_answer_whose_status_is_an_array_is_no_error(self) -> None:
+        """Of the dialects that say so with a word."""
+        client = ClientProtocol(dialect="starvla")
+        client.receive(b"\x80")
+        client.request_sent(0)
+        answer = {"status": np.ones(2), "type": np.ones(2), "data": {"actions": np.ones((1, 2, 3))}}
+        (replied,) = client.receive(codec.encode(answer))
+        assert isinstance(replied, ReplyReceived)
+
+    def test_channels_without_any_are_no_rows(self) -> None:
+        """An empty array of three dimensions was an internal error."""
+        client = ClientProtocol(dialect="lingbot-va")
+        client.receive(b"\x80")
+        client.request_sent(0)
+        (replied,) = client.receive(codec.encode({"action": np.ones((0, 2, 3))}))
+        assert isinstance(replied, ReplyReceived)
+        assert 0 in replied.reply["actions"].shape
+
+    def test_of_a_text_of_megabytes_the_end_is_looked_at(self) -> None:
+        """A list of its lines would take sixty times as much."""
+        text = "\n" * 10_000_000 + "KeyError: 'x'"
+        assert str(server_error(text)) == "server error: KeyError: 'x'"

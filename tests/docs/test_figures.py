@@ -295,6 +295,42 @@ def test_ray_nodes_table(figures: ModuleType) -> None:
     assert "Medians of 3 runs" in lines[-1]
 
 
+def test_soak_table(figures: ModuleType) -> None:
+    """Each process is a row; one that was started again has no growth."""
+    slope = {"per_hour": 1.25, "low": -0.5, "high": 3.0, "grown": 0.4}
+    process = {
+        "rss_mb": [100.0, 101.2],
+        "memory": slope,
+        "fds": [47.0, 47.0],
+        "threads": [5.0, 5.0],
+    }
+    measured = {
+        "robots": 8,
+        "minutes": 20.0,
+        "warm_up_s": 120.0,
+        "processes": {"server": process, "second server": process | {"memory": None}},
+        "counts": {"ticks": 288000, "held": 12},
+        "faults": {"cut": 10, "restart": 8},
+        "round_trips": {"count": 19000, "p50_ms": [25.0, 24.0], "p99_ms": [41.0, 42.0]},
+        "machine": {
+            "cpu": "2 x Example",
+            "python": "3.12.1",
+            "load": "1.5 1.0 1.0",
+            "load at the end": "2.0",
+            "commit": "abc1234",
+        },
+    }
+
+    lines = figures.soak(measured).splitlines()
+
+    assert lines[2] == ("| server | 100.0 MB, 101.2 MB | +1.2 MB (-0.5 to +3.0) | 47, 47 | 5, 5 |")
+    assert "started again" in lines[3]
+    assert "Faults: cut 10, restart 8." in lines[5]
+    assert lines[5].endswith("another moment's: 0.")
+    assert "99th percentile 41 and 42 ms" in lines[7]
+    assert "commit abc1234" in lines[-1]
+
+
 def test_failover_table(figures: ModuleType) -> None:
     """Each target is a row with what was measured, and where it was."""
     kill = {

@@ -117,11 +117,22 @@ class TestMetadata:
             {"image_sizes": {"observation/images/wrist2": "large"}},
             {"action_dim": True, "control_hz": float("nan"), "action_names": [1, 2]},
             {"action_names": ["shoulder_pan"], "observation_keys": ["observation/state", "prompt"]},
+            {"needs_session_id": np.ones(2), "object": np.ones(2), "action_keys": np.ones(2)},
+            {"image_sizes": {"observation/images/wrist2": [np.ones(2), 224]}},
         ],
     )
     def test_strangers_words_are_no_errors(self, metadata) -> None:
         """What agrees, says nothing, or makes no sense, refuses nobody."""
         assert [f.outcome for f in check_metadata(metadata, SETUP)] == ["passed"]
+
+    def test_an_escape_sequence_is_written_out(self) -> None:
+        """Where a server's words are shown, a terminal does not obey them."""
+        joints = [f"\x1b[{number}m" for number in range(6)]
+        (finding,) = check_metadata({"action_names": joints}, SETUP)
+        assert finding.said.isprintable()
+        assert finding.fix.isprintable()
+        (finding,) = check_metadata({"\x1b[2J": 1}, SETUP)
+        assert finding.said == "agrees: \\x1b[2J"
 
 
 class TestWords:

@@ -3,9 +3,7 @@
 
 from __future__ import annotations
 
-import base64
 import gc
-import hashlib
 import http
 import logging
 import socket
@@ -18,7 +16,7 @@ from pathlib import Path
 
 import pytest
 import trustme
-from misbehaving import METADATA, OBSERVATION, eventually, reply
+from misbehaving import METADATA, OBSERVATION, eventually, reply, upgrade
 
 from pi05_websocket.client import ConnectionConfig, ConnectionState, RemotePolicy, load_headers
 from pi05_websocket.errors import (
@@ -43,23 +41,6 @@ def answer_all(connection):
     connection.send(METADATA)
     for number, _ in enumerate(connection):
         connection.send(reply(number))
-
-
-def upgrade(connection: socket.socket) -> None:
-    """Do the server's half of the WebSocket handshake by hand."""
-    request = b""
-    while b"\r\n\r\n" not in request:
-        request += connection.recv(65536)
-    headers = dict(
-        line.split(": ", 1) for line in request.decode().split("\r\n")[1:] if ": " in line
-    )
-    headers = {name.lower(): value for name, value in headers.items()}
-    key = headers["sec-websocket-key"] + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
-    accept = base64.b64encode(hashlib.sha1(key.encode()).digest()).decode()
-    connection.sendall(
-        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        b"Sec-WebSocket-Accept: " + accept.encode() + b"\r\n\r\n"
-    )
 
 
 def frame(payload: bytes, *, opcode: int = 2, fin: bool = True) -> bytes:

@@ -138,6 +138,17 @@ def test_a_full_queue_loses_the_newest_counts_and_says_it_once(
     assert "lost=2" in repr(recorder)
 
 
+def test_a_long_answer_counts_with_its_length(tmp_path: Path) -> None:
+    """How long it is the server decides: a slow disk must not let megabytes of them wait."""
+    recorder = Recorder(tmp_path, {}, queue_bytes=5_000)
+    recorder("reply", {"seq": 1, "value": {"actions": np.zeros((1, 2))}, "nbytes": 5_000})
+    recorder("reply", {"seq": 2, "value": {"actions": np.zeros((1, 2))}, "nbytes": 100})
+    recorder.close()
+    assert recorder.lost == 1
+    assert [one.seq for one in open_recording(tmp_path).answered()] == []
+    assert recorder.folder.is_dir()
+
+
 @pytest.fixture
 def no_file_above() -> Iterator[Any]:
     """Return a function that lets no file of this process grow above so many bytes."""

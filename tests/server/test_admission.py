@@ -49,3 +49,10 @@ def test_one_that_waits_for_long_is_not_all() -> None:
     """Of a class that goes last, say, while the others are served."""
     assert busy(0.1).refuse(100.0, [60.0]) is None
     assert busy(0.1, count=7).refuse(100.0, [60.0]) is not None
+
+
+def test_what_is_over_is_forgotten_without_anybody_asking() -> None:
+    """Robots that stay for days let nobody else come, and their waits must not pile up."""
+    admission = busy(1.0)
+    admission.waited(200.0, 1.0)
+    assert repr(admission) == "<Admission waits=1>"

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import hashlib
 import socket
 import ssl
 import threading
@@ -32,6 +34,23 @@ Script = Callable[[ServerConnection], None]
 def reply(value: float = 0.0, rows: int = 10) -> bytes:
     """Return a valid answer: `rows` rows of six times `value`."""
     return codec.encode({"actions": np.full((rows, 6), value, np.float64)})
+
+
+def upgrade(connection: socket.socket) -> None:
+    """Do the server's half of the WebSocket handshake by hand."""
+    request = b""
+    while b"\r\n\r\n" not in request:
+        request += connection.recv(65536)
+    headers = dict(
+        line.split(": ", 1) for line in request.decode().split("\r\n")[1:] if ": " in line
+    )
+    headers = {name.lower(): value for name, value in headers.items()}
+    key = headers["sec-websocket-key"] + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+    accept = base64.b64encode(hashlib.sha1(key.encode()).digest()).decode()
+    connection.sendall(
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Accept: " + accept.encode() + b"\r\n\r\n"
+    )
 
 
 class ScriptedServer:

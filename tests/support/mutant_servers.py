@@ -144,6 +144,8 @@ class GoodServer:
             if asked.message is not None:
                 yield asked.message
             return
+        if asked.packed:
+            protocol.unpacked(asked.observation)
         if asked.realtime is not None and asked.realtime.deadline_ms == 0.0:
             yield self.refusal()
             return

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from pi05_websocket.wire.fingerprint import fingerprint_of
 
 
@@ -26,3 +28,10 @@ def test_stock_metadata_prove_nothing() -> None:
     assert fingerprint_of({}) is None
     assert fingerprint_of({"fingerprint": {}}) is None
     assert fingerprint_of({"fingerprint": {1: "a", "b": 2}}) is not None
+
+
+def test_an_array_may_stand_there_too() -> None:
+    """It is neither true nor false, and two of them are told apart."""
+    ones, twos = (fingerprint_of({"fingerprint": np.full(2, value)}) for value in (1, 2))
+    assert None not in (ones, twos)
+    assert ones != twos

@@ -11,6 +11,9 @@ import pytest
 from pi05_websocket.errors import InvalidReply
 from pi05_websocket.wire.messages import read_actions, server_infer_ms
 
+SIGNALLING = np.frombuffer(bytes.fromhex("010000000000f07f") * 2, "<f8")
+"""NaN that warns where it is converted, which in a test is an error."""
+
 
 @pytest.mark.parametrize("key", ["actions", "action"])
 @pytest.mark.parametrize("dtype", ["<f8", "<f4", ">f4", "<f2", "<i4", "|u1"])
@@ -40,8 +43,13 @@ def test_numbers_become_a_float32_chunk(key: str, dtype: str):
         ({"actions": np.zeros((0, 2))}, "at least one row"),
         ({"actions": np.zeros((3, 0))}, "at least one row"),
         ({"actions": np.zeros((3, 7))}, "expected 2 values for each tick, got 7"),
+        ({"actions": np.zeros((10_001, 2), np.uint8)}, "at most 10000 rows of 1024"),
+        ({"actions": np.zeros((1, 1025), np.uint8)}, "at most 10000 rows of 1024"),
+        ({"\x1b[2J": 1}, r"keys: \\x1b\[2J$"),
+        ({str(number): 1 for number in range(99)}, r", \.\.\.$"),
         ({"actions": np.array([[0, 0], [np.nan, 0]])}, "nan in row 1, column 0"),
         ({"actions": np.array([[0, np.inf]])}, "inf in row 0, column 1"),
+        ({"actions": SIGNALLING.reshape(1, 2)}, "nan in row 0, column 0"),
         ({"actions": np.array([[0, 1e300]])}, r"1e\+300 in row 0"),
     ],
 )
@@ -63,6 +71,8 @@ def test_any_width_where_none_is_known():
         ({"server_timing": {"infer_ms": 12}}, 12.0),
         ({"server_timing": {"infer_ms": float("nan")}}, None),
         ({"server_timing": {"infer_ms": True}}, None),
+        ({"server_timing": {"infer_ms": -1}}, None),
+        ({"server_timing": {"infer_ms": 1e300}}, None),
         ({"server_timing": {"infer_ms": "fast"}}, None),
         ({"server_timing": 3}, None),
         ({}, None),

@@ -26,6 +26,8 @@ from pi05_websocket.wire.realtime import (
 )
 
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+SIGNALLING = np.frombuffer(bytes.fromhex("010000000000f07f"), "<f8")
+"""NaN that warns where it is converted."""
 LEFTOVER = np.arange(6, dtype=np.float32).reshape(3, 2)
 
 
@@ -156,6 +158,7 @@ def test_age_and_deadline_may_be_left_out() -> None:
         ({"leftover": np.zeros((1, 1025), np.float32)}, r"of 1024 values"),
         ({"leftover": np.full((1, 1), np.nan, np.float32)}, r"got NaN or infinity"),
         ({"leftover": np.full((1, 1), 1e300)}, r"got NaN or infinity"),
+        ({"leftover": SIGNALLING.reshape(1, 1)}, r"got NaN or infinity"),
     ],
 )
 def test_a_wrong_field_is_refused_by_name(changes: dict[str, Any], said: str) -> None:

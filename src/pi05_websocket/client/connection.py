@@ -34,6 +34,7 @@ from pi05_websocket.errors import (
 )
 from pi05_websocket.wire.codec import DecodeLimits
 from pi05_websocket.wire.dialects import OPENPI, Dialect, ResetStyle
+from pi05_websocket.wire.foreign_words import listed
 from pi05_websocket.wire.protocol import (
     ClientProtocol,
     Event,
@@ -388,9 +389,9 @@ class Connection:
         self._greeted_at = time.monotonic()
         logger.log(
             logging.DEBUG if (self._warned or self._idled) and self.reconnects else logging.INFO,
-            "connected to %s, metadata keys: %s%s",
+            "connected to %s, metadata keys: [%s]%s",
             self.config.url,
-            sorted(map(str, metadata)),
+            listed(sorted(map(str, metadata))),
             "" if dialect is OPENPI else f", dialect {dialect.name}",
         )
         self._warm_up()

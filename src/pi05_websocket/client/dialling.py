@@ -32,6 +32,7 @@ from pi05_websocket.errors import (
     IncompatibleServer,
 )
 from pi05_websocket.keepalive import notice_vanished_peers
+from pi05_websocket.wire.foreign_words import in_a_line
 
 __all__ = ["open_transport"]
 
@@ -89,6 +90,7 @@ async def open_transport(config: ConnectionConfig, transport: Transport) -> None
                 ssl_context=context,
                 websocket_handshake_timeout=config.handshake_timeout,
                 max_frame_size=config.max_message_bytes + 1024,
+                enable_auto_pong=False,  # a server that pings and does not read
                 extra_headers=dict(config.headers),
                 max_redirects=0,  # a redirect would carry the key to another host
                 proxy=config.proxy,
@@ -228,7 +230,7 @@ def _translated(config: ConnectionConfig) -> Iterator[None]:
     except picows.WSInvalidStatusError as exc:
         raise _status_error(url, exc) from exc
     except picows.WSError as exc:
-        raise ConnectFailed(f"{url}: {_NO_WEBSOCKET} ({exc})") from exc
+        raise ConnectFailed(f"{url}: {_NO_WEBSOCKET} ({in_a_line(str(exc))})") from exc
     except TimeoutError as exc:
         if isinstance(exc, DeadlineExceeded):
             raise

@@ -21,6 +21,8 @@ __all__ = ["HEADROOM", "Listener", "Transport"]
 HEADROOM = 64
 """Free bytes picows wants before a message, so that the frame header needs no copy of it."""
 
+_MOST_UNSENT = 16 * 1024 * 1024
+
 
 class Listener(Protocol):
     """Who is told what a transport receives. Called on the loop thread."""
@@ -131,7 +133,7 @@ class Transport(picows.WSListener):  # type: ignore[misc]  # picows is compiled 
         self._ws = transport
 
     def on_ws_frame(self, transport: picows.WSTransport, frame: picows.WSFrame) -> None:
-        """Join frames to messages (picows callback). Pings are answered by picows."""
+        """Join frames to messages and answer pings (picows callback)."""
         kind = frame.msg_type
         if kind == picows.WSMsgType.CLOSE:
             code = frame.get_close_code()
@@ -145,6 +147,10 @@ class Transport(picows.WSListener):  # type: ignore[misc]  # picows is compiled 
                 return
             self._is_text = kind == picows.WSMsgType.TEXT
             self._take(frame)
+        elif kind == picows.WSMsgType.PING:
+            # Who pings and does not read gets no more answers, which would be kept here.
+            if transport.underlying_transport.get_write_buffer_size() < _MOST_UNSENT:
+                transport.send_pong(frame.get_payload_as_bytes())
         elif kind == picows.WSMsgType.CONTINUATION:
             if self._message is None:
                 self._refuse("a continuation of no message")

@@ -15,6 +15,7 @@ from pi05_websocket.data import ServerMetadata
 from pi05_websocket.doctor.facts import Setup
 from pi05_websocket.doctor.findings import Finding, found, passed
 from pi05_websocket.wire.dialects import AUTO, recognised, resembles
+from pi05_websocket.wire.foreign_words import listed
 
 __all__ = ["check_metadata", "check_prompt"]
 
@@ -40,15 +41,13 @@ def check_metadata(metadata: ServerMetadata, setup: Setup) -> list[Finding]:
         findings.append(found("metadata", "metadata-rate", said, contract=True))
     if findings:
         return findings
-    return [
-        passed("metadata", f"agrees: {', '.join(sorted(map(str, metadata))) or 'says nothing'}")
-    ]
+    return [passed("metadata", f"agrees: {listed(sorted(map(str, metadata))) or 'says nothing'}")]
 
 
 def _dialect(metadata: ServerMetadata, setup: Setup) -> list[Finding]:
     known = recognised(metadata)
     if known is None:
-        foreign = [key for key in _FOREIGN if metadata.get(key)]
+        foreign = [key for key in _FOREIGN if _says(metadata.get(key))]
         if not foreign or setup.dialect != AUTO:
             return []
         said = (
@@ -66,8 +65,8 @@ def _joints(metadata: ServerMetadata, setup: Setup) -> list[Finding]:
     for key in ("action_names", "state_names"):
         theirs = [name.removesuffix(".pos") for name in _texts(metadata.get(key))]
         if theirs and len(theirs) == len(ours) and theirs != ours:
-            said = f"{key} of the server: {', '.join(theirs)}; here: {', '.join(ours)}"
-            fix = f"Set joint_names to the server's order: {', '.join(theirs)}."
+            said = f"{key} of the server: {listed(theirs)}; here: {', '.join(ours)}"
+            fix = f"Set joint_names to the server's order: {listed(theirs)}."
             return [found("metadata", "metadata-joints", said, fix=fix, contract=True)]
     return []
 
@@ -81,7 +80,7 @@ def _keys(metadata: ServerMetadata, setup: Setup) -> list[Finding]:
     missing = [key for key in wanted if key not in names and key not in ("prompt", "task")]
     if not missing:
         return []
-    said = f"the server reads {', '.join(missing)}, which is not sent"
+    said = f"the server reads {listed(missing)}, which is not sent"
     return [found("metadata", "metadata-keys", said, contract=True)]
 
 
@@ -91,8 +90,8 @@ def _sizes(metadata: ServerMetadata, setup: Setup) -> list[Finding]:
         return []
     findings = []
     for name, camera in setup.key_map.cameras.items():
-        size = sizes.get(shown_key(camera.policy_key))
-        if not isinstance(size, list | tuple) or len(size) != 2 or camera.height is None:
+        size: Any = sizes.get(shown_key(camera.policy_key))
+        if camera.height is None or not _is_size(size):
             continue
         if tuple(size) != (camera.height, camera.width):
             key = shown_key(camera.policy_key)
@@ -113,6 +112,16 @@ def check_prompt(setup: Setup) -> Finding:
         said = f"about {tokens} tokens with the state, pi0.5 reads {_MAX_TOKENS}"
         return found("prompt", "prompt-too-long", said)
     return passed("prompt", f"{task!r}, about {tokens} of {_MAX_TOKENS} tokens")
+
+
+def _says(value: Any) -> bool:
+    """Say whether a value stands for something; what is an array here is none of what other families say."""
+    return isinstance(value, bool | int | str | list | dict) and bool(value)
+
+
+def _is_size(value: Any) -> bool:
+    sized = isinstance(value, list | tuple) and len(value) == 2
+    return sized and all(type(side) is int for side in value)
 
 
 def _number(value: Any) -> float | None:

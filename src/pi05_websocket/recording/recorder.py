@@ -123,6 +123,8 @@ class Recorder:
             message = codec.encode(facts["observation"])
             facts = {**facts, "observation": message}
             nbytes += len(message)
+        elif kind == "reply":  # a server decides how long it is
+            nbytes += int(facts.get("nbytes", 0))
         told = _Told(kind, facts, time.monotonic_ns(), nbytes)
         with self._lock:
             fits = self._waiting + nbytes <= self._queue_bytes

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from pi05_websocket.recording.story import Jump, Line, Pause, Story
+from pi05_websocket.wire.foreign_words import in_a_line
 
 __all__ = ["REMEDIES", "as_dict", "sentences"]
 
@@ -34,6 +35,9 @@ REMEDIES: Final = {
     "unknown": "nothing was recorded about it",
 }
 """Cause to what to do."""
+
+_LONGEST: Final = 2000
+"""Characters of a line."""
 
 _WHERE: Final = {
     "seam": "where two chunks meet: they disagree about the way. Blending or RTC joins them (--policy.seam)",
@@ -75,7 +79,7 @@ def sentences(story: Story, joints: Sequence[str] = (), *, most: int = 20) -> li
         lines += ["No command was far from the one before it."]
     if story.lost:
         lines += ["", f"{story.lost} messages are missing: the disk was too slow for the recorder."]
-    return lines
+    return [in_a_line(line, _LONGEST) for line in lines]  # a recording may be a stranger's
 
 
 def as_dict(story: Story, joints: Sequence[str] = ()) -> dict[str, Any]:

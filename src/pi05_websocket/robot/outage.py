@@ -14,6 +14,7 @@ from pi05_websocket.clock import Clock
 from pi05_websocket.errors import Pi05WebsocketError
 from pi05_websocket.robot.causes import Cause, CauseName
 from pi05_websocket.robot.trace import Trace
+from pi05_websocket.wire.foreign_words import in_lines
 
 __all__ = ["PROGRESS_AFTER_S", "Outage", "next_progress"]
 
@@ -101,7 +102,7 @@ class Outage:
         )
         detail = getattr(error, "detail", "")
         if detail:
-            logger.debug("%sserver's text:\n%s", self._name, detail)
+            logger.debug("%sserver's text:\n%s", self._name, in_lines(detail))
         self._trace.write("outage", cause=str(error), error=type(error).__name__)
 
     def held_tick(self, cause: Cause) -> None:

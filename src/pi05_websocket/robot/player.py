@@ -554,7 +554,7 @@ class ActionPlayer:
         request, exchange = pending.request, pending.exchange
         try:
             reply = exchange.result(0)
-            self._trace.show("reply", seq=request.seq, value=reply.value)
+            self._trace.show("reply", seq=request.seq, value=reply.value, nbytes=reply.nbytes)
             actions = read_actions(reply.value, action_dim=self._action_dim)
             if self._preflight is not None:
                 self._preflight.answered(actions, pending.observed)

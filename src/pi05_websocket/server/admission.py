@@ -42,6 +42,7 @@ class Admission:
 
     def waited(self, now: float, seconds: float) -> None:
         """Note how long a request waited for the policy; it was taken at `now`."""
+        self._forget(now)
         self._waits.append((now, seconds))
 
     def queue_s(self, now: float, waiting: Sequence[float] = ()) -> float:
@@ -54,10 +55,13 @@ class Admission:
             now: The time.
             waiting: For how long each connection with something waiting has.
         """
-        while self._waits and now - self._waits[0][0] > _WINDOW_S:
-            self._waits.popleft()
+        self._forget(now)
         over = [seconds for _, seconds in self._waits] if len(self._waits) >= _FEW else []
         return median([*over, *waiting]) if over or waiting else 0.0
+
+    def _forget(self, now: float) -> None:
+        while self._waits and now - self._waits[0][0] > _WINDOW_S:
+            self._waits.popleft()
 
     def refuse(self, now: float, waiting: Sequence[float] = ()) -> Refusal | None:
         """Say why one more does not come in; None: it does. The arguments are those of `queue_s`."""

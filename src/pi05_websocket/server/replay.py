@@ -165,7 +165,7 @@ def _checked(actions: npt.ArrayLike, source: str) -> Float32Array:
             f"{source}: expected shape (ticks, action_dim) or (chunks, action_horizon, action_dim), "
             f"not empty, got {array.shape}"
         )
-    with np.errstate(over="ignore"):  # what overflows float32 becomes infinite and is refused
+    with np.errstate(over="ignore", invalid="ignore"):  # infinite, or NaN: refused
         rows: Float32Array = array.astype(np.float32)
     if not np.isfinite(rows).all():
         where = tuple(int(i) for i in np.argwhere(~np.isfinite(rows))[0])

@@ -140,7 +140,7 @@ def _scalar_from(value: object, dtype: Dtype) -> np.generic:
     if not isinstance(value, kinds) or (isinstance(value, bool) and dtype.kind != "b"):
         raise Malformed(f"a scalar of dtype {dtype} cannot be made from {type(value).__name__}")
     try:
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):
             scalar: np.generic = dtype.type(value)
     except OverflowError:
         raise Malformed(f"{value} does not fit a scalar of dtype {dtype}") from None

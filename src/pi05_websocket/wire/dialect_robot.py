@@ -15,7 +15,8 @@ import numpy as np
 
 from pi05_websocket.errors import InvalidReply, ObservationError, PolicyError
 from pi05_websocket.wire.arrays import Array, shortened
-from pi05_websocket.wire.dialects import Dialect
+from pi05_websocket.wire.dialects import Dialect, is_word
+from pi05_websocket.wire.foreign_words import in_a_line
 
 __all__ = [
     "image_resolution",
@@ -29,7 +30,9 @@ __all__ = [
 _OUTSIDE_CAMERA: Final = re.compile(r"(observation/exterior_image_)(\d+)(_left|_right)")
 _ELSEWHERE: Final = (("actions",), ("action",), ("data", "actions"))
 """Where actions are found if they are not where the table says: older and newer servers of a family differ."""
-_MOST_PIXELS: Final = 8192
+_MOST_PIXELS: Final = 1024 * 1024
+"""Of an image. Models read 224x224 to 720x1280; to make more of a camera's would hold up the control loop."""
+_LONGEST_TRACEBACK: Final = 65_536
 
 
 def request_message(
@@ -122,9 +125,10 @@ def said_error(answer: Any) -> PolicyError | None:
     """Return the error that a map stands for; None for any other message."""
     if not isinstance(answer, Mapping):
         return None
+    # A stranger's value may be an array, which compares with a text to an array.
     if (
-        answer.get("type") == "error"
-        or answer.get("status") == "error"
+        is_word(answer.get("type"), "error")
+        or is_word(answer.get("status"), "error")
         or answer.get("ok") is False
     ):
         text = answer.get("message", answer.get("error"))
@@ -135,8 +139,9 @@ def said_error(answer: Any) -> PolicyError | None:
     if isinstance(text, Mapping):
         text = text.get("message")
     words = text if isinstance(text, str) else shortened(text)
-    lines = [line for line in words.splitlines() if line.strip()] or ["(no text)"]
-    return PolicyError(f"server error: {lines[-1].strip()}", detail=words)
+    lines = [line for line in words[-_LONGEST_TRACEBACK:].splitlines() if line.strip()]
+    last = lines[-1].strip() if lines else "(no text)"
+    return PolicyError(f"server error: {in_a_line(last)}", detail=words)
 
 
 def image_resolution(dialect: Dialect, metadata: Mapping[str, Any]) -> tuple[int, int] | None:
@@ -147,9 +152,7 @@ def image_resolution(dialect: Dialect, metadata: Mapping[str, Any]) -> tuple[int
     rows, columns = said
     if type(rows) is not int or type(columns) is not int:
         return None
-    return (
-        (rows, columns) if min(rows, columns) > 0 and max(rows, columns) <= _MOST_PIXELS else None
-    )
+    return (rows, columns) if min(rows, columns) > 0 and rows * columns <= _MOST_PIXELS else None
 
 
 def _actions_in(dialect: Dialect, answer: Any) -> Array | None:
@@ -181,7 +184,8 @@ def _as_rows(dialect: Dialect, actions: Any) -> Any:
     if dialect.answer_shape == "channels" and actions.ndim == 3:
         # The first frame repeats the condition as long as nobody has sent what became of the last chunk.
         ahead = actions[:, 1:] if actions.shape[1] > 1 else actions
-        return np.ascontiguousarray(ahead.reshape(len(actions), -1).T)
+        width, steps = len(ahead), ahead.shape[1] * ahead.shape[2]
+        return np.ascontiguousarray(ahead.reshape(width, steps).T)
     if actions.ndim == 3 and len(actions) == 1:
         return actions[0]
     return actions[None] if actions.ndim == 1 else actions

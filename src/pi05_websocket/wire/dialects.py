@@ -23,6 +23,7 @@ __all__ = [
     "check_dialect",
     "dialect_for",
     "dialect_of_path",
+    "is_word",
     "recognised",
 ]
 
@@ -311,7 +312,7 @@ def recognised(metadata: Mapping[str, Any], path: str = "/") -> Dialect | None:
         return _VLLM_OMNI
     if metadata.keys() >= _ROBOARENA_ALONE:
         return _ROBOARENA
-    if metadata.get("object") == "action.metadata":
+    if is_word(metadata.get("object"), "action.metadata"):
         return _SGLANG
     if "available_unnorm_keys" in metadata:
         return _STARVLA
@@ -321,6 +322,11 @@ def recognised(metadata: Mapping[str, Any], path: str = "/") -> Dialect | None:
 def resembles(chosen: DialectChoice, known: Dialect) -> bool:
     """Say whether a server of the chosen dialect may look like one that was recognised by its metadata."""
     return chosen == known.name or (known is _ROBOARENA and chosen in ("dreamzero", "vllm-omni"))
+
+
+def is_word(value: object, word: str) -> bool:
+    """Say whether a stranger's value is this word; an array would compare to an array."""
+    return isinstance(value, str) and value == word
 
 
 def _bare(path: str) -> str:

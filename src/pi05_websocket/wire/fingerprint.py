@@ -18,7 +18,9 @@ __all__ = ["digest", "fingerprint_of"]
 def fingerprint_of(metadata: Mapping[str, Any]) -> str | None:
     """Return a text that stands for the policy a server announces; None where it announces none, as stock."""
     said = metadata.get("fingerprint")
-    return digest(said) if said else None
+    # Any kind of value may stand there; an array is neither true nor false.
+    empty = said is None or (isinstance(said, str | bytes | Mapping | list) and not said)
+    return None if empty else digest(said)
 
 
 def digest(value: Any) -> str:

@@ -6,7 +6,6 @@ In: the decoded reply of a policy server. Out: a finite float32 action chunk, or
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,11 +13,18 @@ import numpy as np
 
 from pi05_websocket.data import Float32Array
 from pi05_websocket.errors import InvalidReply
+from pi05_websocket.wire.foreign_words import listed
 
 __all__ = ["ACTION_KEYS", "read_actions", "server_infer_ms"]
 
 ACTION_KEYS = ("actions", "action")
 """OpenPI answers with `actions`; servers that follow its text say `action`."""
+
+_MOST_ROWS = 10_000
+_MOST_COLUMNS = 1024
+_MOST_MS = 3_600_000.0
+# As in `wire.realtime`. A chunk has 8 to 100 rows; one of millions would hold up the control loop that looks at
+# each of them, and a message of bytes grows fourfold as float32.
 
 
 def read_actions(reply: Any, *, action_dim: int | None = None) -> Float32Array:
@@ -28,7 +34,7 @@ def read_actions(reply: Any, *, action_dim: int | None = None) -> Float32Array:
         action_dim: The width the robot needs; None accepts any.
 
     Raises:
-        InvalidReply: No actions, not numbers, wrong rank, empty, wrong width, NaN or infinite.
+        InvalidReply: No actions, not numbers, wrong rank, empty, far too many, wrong width, NaN or infinite.
     """
     actions = _find(reply)
     if not isinstance(actions, np.ndarray) or actions.dtype.kind not in "iuf":
@@ -43,12 +49,16 @@ def read_actions(reply: Any, *, action_dim: int | None = None) -> Float32Array:
         raise InvalidReply(
             f"actions: expected at least one row and one column, got {actions.shape}"
         )
+    if actions.shape[0] > _MOST_ROWS or actions.shape[1] > _MOST_COLUMNS:
+        raise InvalidReply(
+            f"actions: expected at most {_MOST_ROWS} rows of {_MOST_COLUMNS} values, got {actions.shape}"
+        )
     if action_dim is not None and actions.shape[1] != action_dim:
         raise InvalidReply(
             f"actions: expected {action_dim} values for each tick, got {actions.shape[1]}. The server's policy "
             "is for another robot, its output transform does not cut the padding, or `action_dim` is to be set."
         )
-    with np.errstate(over="ignore"):  # what overflows float32 becomes infinite and is refused below
+    with np.errstate(over="ignore", invalid="ignore"):  # infinite, or NaN: refused below
         chunk = actions.astype(np.float32)
     if not np.isfinite(chunk).all():
         row, column = (int(i) for i in np.argwhere(~np.isfinite(chunk))[0])
@@ -64,9 +74,9 @@ def server_infer_ms(reply: Any) -> float | None:
     """Return `server_timing.infer_ms` where the server states a plausible one, else None."""
     timing = reply.get("server_timing") if isinstance(reply, Mapping) else None
     value = timing.get("infer_ms") if isinstance(timing, Mapping) else None
-    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-        return float(value)
-    return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if 0.0 <= value <= _MOST_MS else None  # NaN compares false
 
 
 def _find(reply: Any) -> Any:
@@ -75,5 +85,5 @@ def _find(reply: Any) -> Any:
     for key in ACTION_KEYS:
         if key in reply:
             return reply[key]
-    keys = ", ".join(sorted(map(str, reply))) or "none"
+    keys = listed(sorted(map(str, reply))) or "none"
     raise InvalidReply(f"expected 'actions' in the reply, got the keys: {keys}")

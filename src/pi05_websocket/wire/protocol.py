@@ -54,6 +54,7 @@ from pi05_websocket.wire.encoded_images import (
     holds_encoded_images,
     image_announcement,
 )
+from pi05_websocket.wire.foreign_words import in_a_line
 from pi05_websocket.wire.realtime import (
     NO_PREFIX,
     RealtimeRequest,
@@ -85,6 +86,13 @@ CLOSE_NORMAL = 1000
 CLOSE_INTERNAL_ERROR = 1011
 
 TRACEBACK_CLOSE_REASON = "Internal server error. Traceback included in previous frame."
+
+_LONGEST_TRACEBACK = 65_536
+
+_METADATA_BYTES = 1024 * 1024
+_METADATA_ITEMS = 16_384
+# Of the first message, which is kept and looked at on every connection. The largest known has a few hundred
+# values; a message of 64 MiB may hold more than a robot has memory for.
 """Close reason of a stock server after an error, word for word."""
 
 Buffer = bytes | bytearray | memoryview
@@ -136,16 +144,16 @@ def server_error(text: str) -> ServerError:
     refusal = read_refusal(text)
     if refusal is not None:
         return RequestRefused(
-            f"the server refused the request ({refusal.kind}): {refusal.text}",
+            f"the server refused the request ({refusal.kind}): {in_a_line(refusal.text)}",
             kind=refusal.kind,
             retry_after_s=refusal.retry_after_s,
             detail=text,
         )
     if text.startswith(REFUSED):
         return RequestRefused(
-            f"the server refused the request: {text[len(REFUSED) :]}", detail=text
+            f"the server refused the request: {in_a_line(text[len(REFUSED) :])}", detail=text
         )
-    return PolicyError(f"server error: {raised(text) or '(empty text)'}", detail=text)
+    return PolicyError(f"server error: {in_a_line(raised(text)) or '(empty text)'}", detail=text)
 
 
 def raised(text: str) -> str:
@@ -153,9 +161,9 @@ def raised(text: str) -> str:
 
     It is the first line at the margin after the last frame; more may follow it: the rest of a long text,
     notes (JAX ends its own with "For simplicity, JAX has removed its internal frames"). A text that is no
-    traceback gives its last line.
+    traceback gives its last line. Of a text longer than any traceback only the end is looked at.
     """
-    lines = [line for line in text.splitlines() if line.strip()]
+    lines = [line for line in text[-_LONGEST_TRACEBACK:].splitlines() if line.strip()]
     frames = [i for i, line in enumerate(lines) if line.startswith('  File "')]
     after = lines[frames[-1] :] if frames else []
     at_margin = [line for line in after if not line[0].isspace()]
@@ -246,7 +254,7 @@ class ClientProtocol:
         """Note that the transport is gone; every outstanding request fails. Later calls return nothing."""
         if self.state is ProtocolState.CLOSED:
             return []
-        detail = f" ({reason})" if reason else ""
+        detail = f" ({in_a_line(reason)})" if reason else ""
         if self.state is ProtocolState.AWAITING_METADATA:
             message = f"the server closed the connection before its metadata, code {code}{detail}"
         else:
@@ -271,7 +279,7 @@ class ClientProtocol:
                 )
             )
         try:
-            metadata = codec.decode(payload, self._limits)
+            metadata = codec.decode(payload, _of_metadata(self._limits))
         except DecodeError as exc:
             return self._end(
                 IncompatibleServer(
@@ -546,6 +554,14 @@ def _cut(text: str) -> str:
         return text
     left_out = len(text) - _LONGEST_ERROR_TEXT
     return f"{text[:_LONGEST_ERROR_TEXT]} ... ({left_out} characters more)\n"
+
+
+def _of_metadata(limits: codec.DecodeLimits) -> codec.DecodeLimits:
+    return replace(
+        limits,
+        max_message_bytes=min(limits.max_message_bytes, _METADATA_BYTES),
+        max_items=min(limits.max_items, _METADATA_ITEMS),
+    )
 
 
 def _without_additions(metadata: Mapping[str, Any]) -> dict[str, Any]:

@@ -259,7 +259,7 @@ def _leftover(said: Mapping[str, Any]) -> Float32Array:
     if len(rows) > _MOST_TICKS or rows.shape[1] > _MOST_COLUMNS:
         bounds = f"at most {_MOST_TICKS} rows of {_MOST_COLUMNS} values"
         raise _wrong("leftover", bounds, f"shape {rows.shape}")
-    with np.errstate(over="ignore"):  # what overflows float32 becomes infinite and is refused
+    with np.errstate(over="ignore", invalid="ignore"):  # infinite, or NaN: refused
         finite = rows.astype(np.float32)
     if not np.isfinite(finite).all():
         raise _wrong("leftover", expected, "NaN or infinity")

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import random
 import socket
 from collections.abc import Iterator
 
@@ -46,6 +47,15 @@ def test_waiting_in_vain_says_why(connection: Connection):
     """The last reason is the error."""
     with pytest.raises(ConnectFailed, match="connection refused"):
         connection.wait_ready(0.3)
+
+
+def test_trying_again_leaves_the_programs_random_numbers_alone(connection: Connection):
+    """Who seeds `random` gets the same numbers whatever the network does."""
+    state = random.getstate()
+    with pytest.raises(ConnectFailed):
+        connection.wait_ready(0.3)  # some tries, each with a jittered wait
+
+    assert random.getstate() == state
 
 
 def test_submitting_on_a_link_that_is_down_fails_at_once(connection: Connection):

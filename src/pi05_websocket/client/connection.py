@@ -112,7 +112,7 @@ class Connection:
         """Whether that was all that ended it."""
         self._keep_warm: KeepWarm | None = None
         """Of the present transport; None where a pause makes it no slower."""
-        self._backoff = Backoff(config.backoff_first, config.backoff_max, random.random)
+        self._backoff = Backoff(config.backoff_first, config.backoff_max, random.Random().random)
         self._loop = asyncio.new_event_loop()
         self._main: asyncio.Task[None] | None = None
         self._thread = threading.Thread(target=self._run_loop, name="pi05-websocket", daemon=True)

@@ -90,7 +90,7 @@ class Link:
         self._owner = owner
         self._may_dial = may_dial
         self._loop = asyncio.get_running_loop()
-        self._backoff = Backoff(config.backoff_first, config.backoff_max, random.random)
+        self._backoff = Backoff(config.backoff_first, config.backoff_max, random.Random().random)
         self._numbers = itertools.count()
         self._protocol = ClientProtocol()
         self._transport: Transport | None = None

@@ -87,7 +87,8 @@ CLOSE_INTERNAL_ERROR = 1011
 
 TRACEBACK_CLOSE_REASON = "Internal server error. Traceback included in previous frame."
 
-_LONGEST_TRACEBACK = 65_536
+_LONGEST_TRACEBACK = 128 * 1024
+"""Characters that a client looks at: what a server of ours sends at most, and more."""
 
 _METADATA_BYTES = 1024 * 1024
 _METADATA_ITEMS = 16_384

@@ -17,6 +17,7 @@ def test_without_ray(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixt
     assert "pip install 'lerobot_policy_pi05_websocket[ray]'" in capsys.readouterr().err
 
 
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs the extra ray")
 @pytest.mark.parametrize(
     ("flags", "why"),
     [

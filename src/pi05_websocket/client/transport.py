@@ -75,8 +75,9 @@ class Transport(picows.WSListener):  # type: ignore[misc]  # picows is compiled 
 
     def send_pong(self) -> None:
         """Send an empty pong that nobody asked for."""
-        if self._ws is not None and not self._ws.is_disconnected:
-            self._ws.send_pong()
+        ws = self._ws
+        if ws is not None and not ws.is_disconnected and not ws.is_close_frame_sent:
+            ws.send_pong()
 
     def unacknowledged(self) -> int:
         """Return the bytes that the other kernel has not acknowledged."""

@@ -234,15 +234,22 @@ class Connection:
 
     def on_message(self, payload: bytes | str) -> None:
         """Take one whole message from the transport."""
-        self._apply(self._protocol.receive(payload))
-        if self._protocol.state is ProtocolState.CLOSED and self._transport is not None:
+        events = self._protocol.receive(payload)
+        over = self._protocol.state is ProtocolState.CLOSED and self._transport is not None
+        if over:
+            self._leave_ready(self._protocol.error)
+        self._apply(events)
+        if over:
+            assert self._transport is not None
             self._finish(self._protocol.error)
             self._transport.close()
 
     def on_ended(self, code: int, reason: str) -> None:
         """Take the end of the transport."""
         self._was_idle = not self._exchanges
-        self._apply(self._protocol.connection_ended(code=code, reason=reason))
+        events = self._protocol.connection_ended(code=code, reason=reason)
+        self._leave_ready(self._protocol.error)
+        self._apply(events)
         self._finish(self._protocol.error)
 
     # --- loop thread -----------------------------------------------------------------------------------------
@@ -445,14 +452,20 @@ class Connection:
         for seq in list(self._exchanges):
             self._fail(seq, error)
 
+    def _leave_ready(self, error: Pi05WebsocketError | None) -> None:
+        """Take nothing more for this transport: what is submitted now must fail, not vanish.
+
+        Before a failed exchange is told: whoever asks again at once waits for the new link.
+        """
+        if self._state is ConnectionState.READY:
+            self._set(ConnectionState.CONNECTING, error or ConnectionLost("connection lost"))
+
     def _finish(self, error: Pi05WebsocketError | None) -> None:
         """Mark the present transport as over, once."""
         if self._ended is None or self._ended.done():
             return
         reason = error or ConnectionLost("connection lost")
-        if self._state is ConnectionState.READY:
-            # No longer READY from this moment on: what is submitted now must fail, not vanish.
-            self._set(ConnectionState.CONNECTING, reason)
+        self._leave_ready(reason)
         self._fail_all(reason)  # whatever is left belongs to this transport
         if self._keep_warm is not None:
             self._keep_warm.works()

@@ -131,8 +131,11 @@ def test_a_paused_server_answers_when_it_goes_on(serve: Any, connect: Any, scrip
     connect(server).reply()
 
 
-def test_a_robot_is_told_of_the_pause(serve: Any, connect: Any, scripted: Any) -> None:
-    """Who states a deadline is told `busy` and why when its time is over, instead of waiting."""
+def test_a_robot_is_told_of_the_pause(
+    serve: Any, connect: Any, scripted: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who states a deadline is told `busy` and why when its time is over, however long the pause has been."""
+    monkeypatch.setattr("pi05_websocket.server.batching._DOUBTED_AFTER_S", 1e-9)
     server = serve(scripted)
     client = connect(server)
     client.reply()

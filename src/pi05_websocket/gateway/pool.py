@@ -205,11 +205,15 @@ class Pool:
         """Take a new connection, and perhaps a new server."""
         upstream, number, now = self._upstreams[link.number], link.number, time.perf_counter()
         known = self._agreement.knows(number)
+        new = known is None or known != identity_of(metadata)
+        # Before other links are renewed: what they had under way is asked again at once, and must not be asked
+        # of another policy that has come on this one.
+        agrees = self._agreement.came(number, metadata, now) if new else True
         upstream.introduced(metadata)
-        if known is None or known != identity_of(metadata):
+        if new:
             upstream.renew_others(link)
             self.balancer.came(number)
-            if self._agreement.came(number, metadata, now):
+            if agrees:
                 logger.info("connected to %s", upstream.url)
             else:
                 logger.error(

@@ -301,7 +301,8 @@ class PolicyWorker:
                     now,
                     self._times.expect,
                     self._settings,
-                    idle_s=now - self._inferred_at,
+                    # A pause is no sign that what was measured is wrong.
+                    idle_s=0.0 if self._paused else now - self._inferred_at,
                 )
                 if plan.late:
                     self._refuse(plan.late, now)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pi05_websocket.client.config import ConnectionConfig, load_headers, openpi_url
-from pi05_websocket.client.connection import Connection, ConnectionState
+from pi05_websocket.client.connection import Connection, ConnectionState, Greeting
 from pi05_websocket.client.exchange import Exchange
 from pi05_websocket.client.image_quality import ImageQuality, Sent
 from pi05_websocket.client.sameness import Sameness
@@ -107,6 +107,8 @@ class RemotePolicy:
         self._greeted = 0
         self._under_way = 0
         self._sameness = Sameness(1) if alone else None
+        self._met = 0
+        """Number of the greeting whose fingerprint is known."""
         if wait_for_server > 0:
             try:
                 self._wait_for_server(wait_for_server)
@@ -228,10 +230,9 @@ class RemotePolicy:
         greeting = self.connection.greeting
         said = None
         with self._lock:
+            self._meet(greeting)
             if greeting.number != self._greeted:
                 self._greeted = greeting.number
-                if self._sameness is not None:
-                    self._sameness.came(0, fingerprint_of(greeting.metadata or {}))
                 said = self._images.connected(
                     announced=reads_jpeg(greeting.metadata), connect_s=greeting.connect_s
                 )
@@ -243,9 +244,8 @@ class RemotePolicy:
         """Return why the arm may not go on with the policy that is there; None: it is the same."""
         if self._sameness is None:
             return None
-        greeting = self.connection.greeting
         with self._lock:
-            self._sameness.came(0, fingerprint_of(greeting.metadata or {}))
+            self._meet(self.connection.greeting)
             if self._sameness.agrees(0):
                 return None
             return PolicyChanged(
@@ -253,6 +253,12 @@ class RemotePolicy:
                 expected=self._sameness.expected,
                 got=self._sameness.said(0),
             )
+
+    def _meet(self, greeting: Greeting) -> None:
+        """Note a new server's fingerprint, once: this is asked in every tick. The lock is held."""
+        if self._sameness is not None and greeting.number != self._met:
+            self._met = greeting.number
+            self._sameness.came(0, fingerprint_of(greeting.metadata or {}))
 
     def _tell_reset(self, greeting: int, dialect: Dialect, observation: Observation) -> None:
         """Tell the server that an episode begins, once; its answer goes before all later ones."""

@@ -17,7 +17,6 @@ from pathlib import Path
 __all__ = [
     "MTU",
     "PREFIX",
-    "congestion_control",
     "enter",
     "open_tun",
     "tcp_counters",
@@ -106,14 +105,6 @@ def _ip(*words: str) -> None:
     done = subprocess.run(["ip", *words], capture_output=True, text=True, check=False)
     if done.returncode:
         raise OSError(f"ip {' '.join(words)}: {done.stderr.strip()}")
-
-
-def congestion_control(connection: socket.socket) -> str:
-    """Return which one the kernel uses for a connection; "" where it does not say."""
-    option = getattr(socket, "TCP_CONGESTION", None)
-    if option is None:
-        return ""
-    return connection.getsockopt(socket.IPPROTO_TCP, option, 16).rstrip(b"\0").decode()
 
 
 def tcp_counters() -> dict[str, int]:

@@ -76,11 +76,12 @@ def _be_robot(facts: dict[str, Any]) -> None:
     from pi05_websocket.bench.links import Link
     from pi05_websocket.bench.paced import WAYS, paced
     from pi05_websocket.bench.real import RealBench, connect, round_trips
+    from pi05_websocket.client.dialling import congestion_control
 
     before = namespaces.tcp_counters() if os.path.exists("/proc/self/net/snmp") else {}
     where = urlsplit(facts["url"])
     with socket.create_connection((where.hostname, where.port), timeout=60) as probe:
-        congestion = namespaces.congestion_control(probe)
+        congestion = congestion_control(probe)
     with connect(facts["url"]) as policy, RealBench(policy) as bench:
         _say({"congestion": congestion})
         for job in _jobs():

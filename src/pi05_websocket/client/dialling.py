@@ -34,7 +34,7 @@ from pi05_websocket.errors import (
 from pi05_websocket.keepalive import notice_vanished_peers
 from pi05_websocket.wire.foreign_words import in_a_line
 
-__all__ = ["open_transport"]
+__all__ = ["congestion_control", "open_transport"]
 
 # The WebSocket library reports every connection at INFO; ours says the same in our words.
 logger = logging.getLogger(__name__)
@@ -78,7 +78,7 @@ async def open_transport(config: ConnectionConfig, transport: Transport) -> None
 
     async def dial(url: object) -> socket.socket:
         sock, took_s = await _tcp_connect(config, url.host, url.port)  # type: ignore[attr-defined]
-        transport.dialled(sock, took_s, _congestion_control(sock))
+        transport.dialled(sock, took_s, congestion_control(sock))
         dialled.append(sock)
         return sock
 
@@ -158,7 +158,7 @@ def _use_congestion_control(sock: socket.socket, name: str) -> None:
         logger.debug("congestion control %s is not to be had here: %s", name, exc)
 
 
-def _congestion_control(sock: socket.socket) -> str:
+def congestion_control(sock: socket.socket) -> str:
     """Return which one the kernel uses; "" where it does not say."""
     option = getattr(socket, "TCP_CONGESTION", None)
     if option is None:

@@ -41,17 +41,7 @@ DialectName = Literal[
 AUTO: Final = "auto"
 """By what the server says of itself; `openpi` where that names none."""
 
-DialectChoice = Literal[
-    "auto",
-    "openpi",
-    "roboarena",
-    "dreamzero",
-    "vllm-omni",
-    "sglang",
-    "starvla",
-    "behavior",
-    "lingbot-va",
-]
+DialectChoice = Literal["auto", DialectName]
 
 Wrapping = Literal["flat", "examples", "frames"]
 """How an observation travels:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cut_link import CutLink
+from driven_arm import Wire
 
 from pi05_websocket.client import ConnectionConfig, RemotePolicy
 from pi05_websocket.keymap import KeyMap
@@ -69,10 +69,10 @@ def run(policy: Onwards, folder: Path, after: dict[float, str], seconds: float) 
     """Drive an arm over a link; break and mend at these seconds; return what the recording tells."""
     key_map: KeyMap = preset("so101")
     with WebsocketPolicyServer(policy, "127.0.0.1", 0) as server:
-        link = CutLink(server.port)
+        link = Wire(server.port)
         what = {
-            "cut": link.cut,
-            "mend": link.mend,
+            "cut": lambda: link.fail(broken=True),
+            "mend": lambda: link.fail(broken=False),
             "fail": lambda: setattr(policy, "fails", True),
             "work": lambda: setattr(policy, "fails", False),
         }

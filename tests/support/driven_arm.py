@@ -167,6 +167,12 @@ class Wire:
                         sock.shutdown(socket.SHUT_RDWR)
             self._open.clear()
 
+    def fail(self, *, broken: bool) -> None:
+        """End every connection and each new one at once, or let them through again."""
+        self.refuses = broken
+        if broken:
+            self.cut()
+
     def close(self) -> None:
         """End for good."""
         self._closed = True

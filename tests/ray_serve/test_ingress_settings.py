@@ -26,8 +26,10 @@ from pi05_websocket.wire import codec
 
 @pytest.fixture
 def ingress(cluster: Any) -> Iterator[Any]:
-    """A cluster whose ingress is put back as it was."""
+    """A cluster whose ingress is what it was, whatever tests before left behind, and is put back so."""
     cluster.serving("Numbered")
+    cluster.deploy_ingress()
+    cluster.until(2, "ingress", "ingress")
     yield cluster
     cluster.deploy_ingress()
 

@@ -183,6 +183,24 @@ def test_an_ingress_is_replaced(cluster: Any) -> None:
     assert {answer["robot"] for sent, _, answer in robots.answers if sent > at} == set(range(12))
 
 
+def test_a_robot_that_came_through_rays_proxy_is_told_too(cluster: Any) -> None:
+    """HAProxy leads robots there while it knows no ingress; the ingress serves them, and says goodbye."""
+    from ray.serve._private.constants import RAY_SERVE_FALLBACK_PROXY_HTTP_PORT as PORT
+
+    cluster.serving("Numbered")
+    cluster.deploy_ingress()
+    cluster.until(2, "ingress", "ingress")
+    with Robots(PORT, 6, 4.0) as robots:
+        time.sleep(2.0)
+        cluster.deploy_ingress(version="3")
+        at = time.monotonic()
+        cluster.until(2, "ingress", "ingress")
+        time.sleep(2.0)
+    assert all("close code 1012" in why for _, why in robots.lost)
+    assert robots.foreign == []
+    assert {answer["robot"] for sent, _, answer in robots.answers if sent > at} == set(range(6))
+
+
 def test_the_answer_is_the_plain_servers(cluster: Any) -> None:
     """Byte for byte but for the timings, at 1.07 MB."""
     cluster.serving("Summing")

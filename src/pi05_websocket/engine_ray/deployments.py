@@ -28,6 +28,7 @@ from pi05_websocket.engine_ray.exposure import why_not_on_ray
 from pi05_websocket.engine_ray.link import PolicyLink
 from pi05_websocket.engine_ray.machines import own_addresses
 from pi05_websocket.engine_ray.replica import PolicyReplica
+from pi05_websocket.engine_ray.serve_state import ingress_ports
 from pi05_websocket.engine_ray.tickets import share
 from pi05_websocket.errors import ConfigError
 from pi05_websocket.server.asgi import PolicyApp, refuse, requested_path
@@ -113,6 +114,7 @@ class Ingress:
         self._connections: OpenConnections[AsgiConnection] = OpenConnections()
         self._served: dict[str, _Served] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._ports = ingress_ports()
         self._looks_for_the_end = False
 
     async def reconfigure(self, said: Mapping[str, Any]) -> None:
@@ -159,7 +161,8 @@ class Ingress:
             await self._live(receive, send)
             return
         if scope["type"] == "websocket":
-            self._look_for_the_end(scope)
+            self._look_for_the_end()
+            self._tell_of_a_detour(scope)
         path = requested_path(scope)
         application = self._settings.application(path)
         if application is not None:
@@ -216,15 +219,23 @@ class Ingress:
             404, f"There is no policy at this path; there are {paths}.\n", "no such path"
         )
 
-    def _look_for_the_end(self, scope: Mapping[str, Any]) -> None:
-        if not self._looks_for_the_end and scope.get("server") is not None:
+    def _look_for_the_end(self) -> None:
+        if not self._looks_for_the_end:
             self._looks_for_the_end = True
-            host, port = scope["server"]
-            self._task(self._drain(host, port))
+            self._task(self._drain())
 
-    async def _drain(self, host: str, port: int) -> None:
-        await until_replaced(host, port)
+    async def _drain(self) -> None:
+        await until_replaced(self._ports)
         await self._end()
+
+    def _tell_of_a_detour(self, scope: Mapping[str, Any]) -> None:
+        server = scope.get("server")
+        if server is not None and server[1] not in self._ports:
+            logger.warning(
+                "a client comes through a proxy of Ray's (port %s), because HAProxy knew no ingress replica "
+                "when it connected; until it connects again each message takes 10 to 20 ms longer",
+                server[1],
+            )
 
     def _task(self, coroutine: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(coroutine)

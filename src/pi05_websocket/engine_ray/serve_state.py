@@ -18,7 +18,7 @@ from pi05_websocket.engine_ray.config import (
 )
 from pi05_websocket.errors import ConfigError
 
-__all__ = ["Serving", "serving"]
+__all__ = ["Serving", "ingress_ports", "serving"]
 
 
 class Serving:
@@ -68,6 +68,16 @@ def serving() -> Serving | None:
 
     client = _get_global_client(raise_if_no_controller_running=False)
     return None if client is None else Serving(client)
+
+
+def ingress_ports() -> range:
+    """Return the ports of which each ingress replica on a machine has one, by Ray's settings."""
+    from ray.serve._private import constants
+
+    return range(
+        constants.RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT,
+        constants.RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT + 1,
+    )
 
 
 def _deployed_by(application: Mapping[str, Any]) -> str:

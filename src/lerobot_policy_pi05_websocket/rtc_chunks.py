@@ -27,7 +27,7 @@ from lerobot_policy_pi05_websocket.stepping import HOW_TO_RESUME, POLL_S, observ
 from pi05_websocket.client import ConnectionState, PolicyPool, RemotePolicy
 from pi05_websocket.clock import Clock
 from pi05_websocket.data import Float32Array
-from pi05_websocket.errors import ConnectionLost, DeadlineExceeded
+from pi05_websocket.errors import ConnectionLost, DeadlineExceeded, Pi05WebsocketError
 from pi05_websocket.keymap import KeyMap
 from pi05_websocket.robot.interface import Preflight
 from pi05_websocket.robot.limits import Limits
@@ -134,6 +134,8 @@ class RtcChunks:
         leftover = len(left)
         request = self._realtime(left, last, last_rows)
         sent = observer(self._key_map, observation)()
+        if self._preflight is not None:
+            self._preflight.observed(sent)
         sent = sent if request is None else with_realtime(sent, request)
         exchange = self._remote.submit(sent)
         self._trace.show(
@@ -145,7 +147,12 @@ class RtcChunks:
             metadata=self._remote.metadata,
         )
         self._wait_while(lambda: not exchange.done(), episode, "the policy computes")
-        came = exchange.result(0)
+        try:
+            came = exchange.result(0)
+        except Pi05WebsocketError as exc:
+            if self._preflight is not None:
+                self._preflight.failed(exc)
+            raise
         answer = came.value
         self._trace.show("reply", seq=self._asked, value=answer, nbytes=came.nbytes)
         actions = read_actions(answer, action_dim=self._action_dim)

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pi05_websocket.camera_map import CameraMap, Fit, PolicyKey, key_path, shown_key
-from pi05_websocket.data import ActionKind, Observation
+from pi05_websocket.data import ActionKind, Observation, UInt8Array
 from pi05_websocket.errors import ConfigError, ObservationError
 
 __all__ = ["CameraMap", "Fit", "KeyMap", "PolicyKey", "StatePart"]
@@ -213,6 +213,18 @@ class KeyMap:
             _put(observation, self.prompt_key, prompt)
         return observation
 
+    def pictures(self, observation: Observation) -> dict[str, UInt8Array]:
+        """Return the pictures in an observation that this key map made, by their keys as people write them."""
+        found = {
+            shown_key(camera.policy_key): _get(observation, camera.policy_key)
+            for camera in self.cameras.values()
+        }
+        return {key: picture for key, picture in found.items() if picture is not None}
+
+    def prompt(self, observation: Observation) -> str:
+        """Return the prompt in an observation that this key map made; empty: there is none."""
+        return str(_get(observation, self.prompt_key) or "")
+
     def _put_state(self, observation: Observation, state: npt.NDArray[Any]) -> None:
         key = " + ".join(shown_key(part.policy_key) for part in self.state)
         vector = np.asarray(state)
@@ -255,3 +267,13 @@ def _put(observation: Observation, key: PolicyKey, value: object) -> None:
     for parent in parents:
         observation = observation.setdefault(parent, {})
     observation[last] = value
+
+
+def _get(observation: Observation, key: PolicyKey) -> Any:
+    """Return what `_put` has put there; None: nothing."""
+    value: Any = observation
+    for part in key_path(key):
+        if value is None:
+            break
+        value = value.get(part)
+    return value

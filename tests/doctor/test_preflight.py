@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 from collections.abc import Iterator
 
@@ -11,9 +12,12 @@ import numpy as np
 import pytest
 from mistakes import POSE, World
 
+from pi05_websocket.camera_map import shown_key
 from pi05_websocket.client import RemotePolicy
+from pi05_websocket.data import UInt8Array
 from pi05_websocket.doctor.preflight import FirstLook, Preflight
 from pi05_websocket.errors import IncompatibleServer, PolicyError
+from pi05_websocket.presets import preset
 from pi05_websocket.robot.player import PlayerConfig
 from pi05_websocket.robot.runtime import Runtime
 
@@ -23,6 +27,11 @@ def world() -> Iterator[World]:
     """Return a setup in which all is well."""
     with contextlib.ExitStack() as stack:
         yield World(stack)
+
+
+def noise() -> UInt8Array:
+    """A picture that is neither dark nor of one colour."""
+    return np.random.default_rng(0).integers(0, 256, (480, 640, 3), np.uint8)
 
 
 def run(world: World, preflight: Preflight) -> None:
@@ -73,6 +82,38 @@ class TestFirstLook:
         with pytest.raises(IncompatibleServer, match="15 Hz"):
             look.asked({"control_hz": 15})
 
+    @pytest.mark.parametrize("name", ["libero", "aloha"])
+    def test_first_pictures(self, world, caplog, name) -> None:
+        """What one look shows is said once, by the key it is sent under; a picture of the scene is fine."""
+        key_map = preset(name)
+        first, *others = key_map.cameras
+        pictures = dict.fromkeys(others, np.zeros((224, 224, 3), np.uint8))
+        pictures[first] = noise()
+        look = FirstLook(dataclasses.replace(world.setup, key_map=key_map))
+        for _ in range(2):
+            look.observed(key_map.observation(pictures, np.zeros(key_map.state_dim or 0), "pick"))
+        keys = {camera: shown_key(key_map.cameras[camera].policy_key) for camera in key_map.cameras}
+        assert f"{keys[first]}: " not in caplog.text
+        assert all(caplog.text.count(f"{keys[dark]}: mean brightness") == 1 for dark in others)
+
+    def test_the_same_picture_twice(self, world, caplog) -> None:
+        """Two cameras that are one: said before the first command."""
+        key_map = preset("libero")
+        pictures = dict.fromkeys(key_map.cameras, noise())
+        look = FirstLook(dataclasses.replace(world.setup, key_map=key_map))
+        look.observed(key_map.observation(pictures, np.zeros(key_map.state_dim or 0), "pick"))
+        assert "show the same" in caplog.text
+
+    @pytest.mark.parametrize(
+        ("prompt", "said"), [("pick " * 300, True), ("pick", False), ("", False)]
+    )
+    def test_first_prompt(self, world, caplog, prompt, said) -> None:
+        """The caller's, whatever the settings name; none may be the server's business."""
+        key_map = world.setup.key_map
+        pictures = dict.fromkeys(key_map.cameras, noise())
+        FirstLook(world.setup).observed(key_map.observation(pictures, POSE, prompt))
+        assert ("tokens" in caplog.text) == said
+
     def test_first_answer_and_first_error(self, world, caplog) -> None:
         """Both are told once, in words of the settings."""
         look = FirstLook(world.setup)
@@ -87,6 +128,7 @@ class TestFirstLook:
         """Not at metadata, answers or errors."""
         look = FirstLook(world.setup, "off")
         look.asked({"control_hz": 15})
+        look.observed({"prompt": "pick " * 300})
         look.answered(np.zeros((5, 6), np.float32), POSE)
         look.failed(PolicyError("server error: KeyError: 'observation/image'"))
         assert caplog.text == ""

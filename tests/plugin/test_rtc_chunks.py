@@ -26,6 +26,7 @@ from lerobot_policy_pi05_websocket.configuration_pi05_websocket import (  # noqa
     PI05WebSocketConfig,
 )
 from lerobot_policy_pi05_websocket.rtc_engine import from_observation  # noqa: E402
+from pi05_websocket.errors import PolicyError  # noqa: E402
 from pi05_websocket.server import WebsocketPolicyServer  # noqa: E402
 from pi05_websocket.wire.realtime import (  # noqa: E402
     RealtimeReply,
@@ -180,6 +181,26 @@ def test_a_seam_of_ones_own_sends_no_prefix(serve_continuing, said):
     assert [len(request.leftover) for request in server.requests] == [0]
     assert server.plain == []
     assert any("the seam is set" in line for line in said)
+
+
+def test_the_first_look(serve_continuing, said):
+    """As in the library's own loop: dark pictures are told, and what the server's first error means."""
+    server, url = serve_continuing()
+    policy = make_policy(PI05WebSocketConfig(websocket_url=url))
+
+    def fails(*_: Any) -> None:
+        raise KeyError("observation/image")
+
+    server.infer_realtime = fails
+    with pytest.raises(PolicyError, match="observation/image"):
+        policy.predict_action_chunk(
+            batch(np.zeros(6, np.float32)), inference_delay=0, prev_chunk_left_over=None
+        )
+    policy.close()
+
+    told = [line for line in said if "preflight" in line]
+    assert sum("mean brightness 0.0" in line for line in told) == 2
+    assert sum("--policy.keymap=libero" in line for line in told) == 1
 
 
 def test_rollout_continues_the_running_chunk(serve_continuing, arm, lerobot_rollout_main, said):

@@ -7,6 +7,7 @@ What only a person can see (which camera is which, upside down, colours) is put 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from pi05_websocket.doctor.facts import CameraFacts, RobotFacts, Setup
 from pi05_websocket.doctor.findings import Finding, found, passed
 from pi05_websocket.errors import ObservationError
 
-__all__ = ["check_cameras", "sent_pictures"]
+__all__ = ["check_cameras", "check_pictures", "sent_pictures"]
 
 _BLACK = 8.0
 _ONE_COLOUR = 3.0
@@ -66,6 +67,17 @@ def check_cameras(robot: RobotFacts, setup: Setup) -> list[Finding]:
     return findings or [passed("cameras", "none are sent, and none are needed")]
 
 
+def check_pictures(sent: Mapping[str, UInt8Array]) -> list[Finding]:
+    """Return what one look at pictures shows: dark, of one colour, the same twice.
+
+    Args:
+        sent: Policy key to picture `(rows, columns, 3)` or `(3, rows, columns)`, as it is sent.
+    """
+    pictures = {key: images.to_uint8_hwc(picture, key=key) for key, picture in sent.items()}
+    looked_at = [_emptiness(key, picture) for key, picture in pictures.items()]
+    return [finding for finding in looked_at if finding is not None] + _pairs(pictures)
+
+
 def _one(name: str, camera: CameraFacts, robot: RobotFacts, setup: Setup) -> list[Finding]:
     try:
         setup.key_map.cameras[name].prepare(camera.image)
@@ -73,13 +85,18 @@ def _one(name: str, camera: CameraFacts, robot: RobotFacts, setup: Setup) -> lis
     except ObservationError as exc:
         mistake = "camera-size" if "pixels" in exc.expected else "image-numbers"
         return [found("cameras", mistake, str(exc), fix=exc.remedy)]
+    empty = _emptiness(name, pixels)
+    return _changes(name, camera, robot, setup) if empty is None else [empty]
+
+
+def _emptiness(name: str, pixels: UInt8Array) -> Finding | None:
     small = pixels[::8, ::8].astype(np.float64)
     if small.mean() < _BLACK:
-        return [found("cameras", "camera-black", f"{name}: mean brightness {small.mean():.1f}")]
+        return found("cameras", "camera-black", f"{name}: mean brightness {small.mean():.1f}")
     if small.std(axis=(0, 1)).max() < _ONE_COLOUR:
         said = f"{name}: all pixels are like {pixels[0, 0].tolist()}"
-        return [found("cameras", "camera-uniform", said)]
-    return _changes(name, camera, robot, setup)
+        return found("cameras", "camera-uniform", said)
+    return None
 
 
 def _changes(name: str, camera: CameraFacts, robot: RobotFacts, setup: Setup) -> list[Finding]:
@@ -97,7 +114,7 @@ def _changes(name: str, camera: CameraFacts, robot: RobotFacts, setup: Setup) ->
     return [passed("cameras", f"{name}: {rate:.0f} pictures in a second")]
 
 
-def _pairs(sent: dict[str, UInt8Array]) -> list[Finding]:
+def _pairs(sent: Mapping[str, UInt8Array]) -> list[Finding]:
     small = {
         key: images.resize_stretch(picture, 32, 32).astype(np.float64)
         for key, picture in sent.items()

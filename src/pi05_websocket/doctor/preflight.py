@@ -8,10 +8,12 @@ Sends nothing, waits for nothing. Owned by the player, on its thread.
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import Literal
 
-from pi05_websocket.data import Float32Array, ServerMetadata
+from pi05_websocket.data import Float32Array, Observation, ServerMetadata
 from pi05_websocket.doctor.check_answer import check_answer
+from pi05_websocket.doctor.check_cameras import check_pictures
 from pi05_websocket.doctor.check_metadata import check_metadata, check_prompt
 from pi05_websocket.doctor.facts import AnswerFacts, Setup
 from pi05_websocket.doctor.findings import Finding
@@ -27,7 +29,7 @@ PREFLIGHT = ("refuse", "warn", "off")
 
 
 class FirstLook:
-    """Looks once at each server's metadata, and at the first answer.
+    """Looks once at each server's metadata, at the first observation and at the first answer.
 
     Args:
         setup: How the robot is driven.
@@ -38,6 +40,7 @@ class FirstLook:
         self._setup = setup
         self._preflight = preflight
         self._metadata: ServerMetadata | None = None
+        self._observed = preflight == "off"
         self._answered = preflight == "off"
         self._translated = preflight == "off"
 
@@ -49,7 +52,7 @@ class FirstLook:
         """
         if self._preflight == "off" or metadata is self._metadata:
             return
-        first, self._metadata = self._metadata is None, metadata
+        self._metadata = metadata
         findings = check_metadata(metadata, self._setup)
         wrong = [finding for finding in findings if finding.contract]
         if wrong and self._preflight == "refuse":
@@ -57,8 +60,18 @@ class FirstLook:
                 "; ".join(f"{finding.said}. {finding.fix}" for finding in wrong)
                 + " (preflight=warn goes on all the same; `pi05-websocket doctor` tells more)"
             )
-        prompt = [check_prompt(self._setup)] if first and self._setup.task else []
-        self._tell([*findings, *prompt])
+        self._tell(findings)
+
+    def observed(self, observation: Observation) -> None:
+        """Look at the first observation as it is sent: its pictures, and the length of its prompt."""
+        if self._observed:
+            return
+        self._observed = True
+        key_map, findings = self._setup.key_map, []
+        prompt = key_map.prompt(observation)
+        if prompt:  # without one the server may have its own, and says so where it has none
+            findings.append(check_prompt(replace(self._setup, task=prompt)))
+        self._tell([*findings, *check_pictures(key_map.pictures(observation))])
 
     def answered(self, rows: Float32Array, pose: Float32Array | None) -> None:
         """Look at the first answer, before a row of it is executed."""

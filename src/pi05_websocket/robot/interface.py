@@ -122,6 +122,9 @@ class Preflight(Protocol):
     def asked(self, metadata: ServerMetadata, /) -> None:
         """Look at the server that is about to be asked; raise where it is for another robot."""
 
+    def observed(self, observation: Observation, /) -> None:
+        """Look at an observation before it is sent."""
+
     def answered(self, rows: Float32Array, pose: Float32Array | None, /) -> None:
         """Look at an answer before a row of it is executed."""
 

@@ -369,6 +369,8 @@ class ActionPlayer:
         if self._preflight is not None:
             self._preflight.asked(self._policy.metadata)
         observation = observe()
+        if self._preflight is not None:
+            self._preflight.observed(observation)
         request = self.scheduler.request(tick)
         traceparent = None
         if self._trace.spans is not None:

@@ -433,9 +433,9 @@ class PI05WebSocketConfig(PreTrainedConfig):  # type: ignore[misc]  # LeRobot is
             joint_names=key_map.joint_names,
         )
 
-    def first_look(self, key_map: KeyMap) -> FirstLook:
-        """Return what looks at the first exchange before anything moves."""
-        setup = Setup(
+    def setup(self, key_map: KeyMap) -> Setup:
+        """Return what the doctor and the first look know of these settings."""
+        return Setup(
             key_map=key_map,
             units=self.unit_map(key_map),
             policy_units=self.policy_units,
@@ -445,7 +445,10 @@ class PI05WebSocketConfig(PreTrainedConfig):  # type: ignore[misc]  # LeRobot is
             action_kind=self.action_kind or key_map.action_kind,  # type: ignore[arg-type]
             dialect=self.dialect,  # type: ignore[arg-type]
         )
-        return FirstLook(setup, self.preflight)  # type: ignore[arg-type]  # checked in __post_init__
+
+    def first_look(self, key_map: KeyMap) -> FirstLook:
+        """Return what looks at the first exchange before anything moves."""
+        return FirstLook(self.setup(key_map), self.preflight)  # type: ignore[arg-type]  # checked in __post_init__
 
     def _hold(self) -> HoldConfig:
         return hold_config(

@@ -9,7 +9,7 @@ its motors and switches their torque; a robot with a motor bus is read without i
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -76,16 +76,9 @@ def setup(config: PI05WebSocketConfig, task: str) -> Setup:
         joints=key_map.joint_names,
         units=config._unit_settings().robot_side(key_map.joint_names),
     )
-    kind = config.player_config(tick_source="wall", key_map=key_map).action_kind
-    return Setup(
-        key_map=key_map,
-        units=config.unit_map(key_map),
-        policy_units=config.policy_units,
+    return replace(
+        config.setup(key_map),
         task=task or config.task,
-        control_hz=config.control_hz,
-        action_horizon=config.action_horizon,
-        action_kind=kind,
-        dialect=config.dialect,  # type: ignore[arg-type]  # it has been checked
         joint_ranges={
             name.removesuffix(".pos"): bounds
             for name, bounds in zip(key_map.joint_names, ranges or (), strict=False)

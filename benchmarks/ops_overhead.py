@@ -28,6 +28,7 @@ from typing import Any
 
 import numpy as np
 import tyro
+from round_trip import commit
 
 from pi05_websocket.client import ConnectionConfig, RemotePolicy
 from pi05_websocket.ops import OpsConfig, make_ops_port
@@ -35,7 +36,6 @@ from pi05_websocket.ops.listener import RecordQueue
 from pi05_websocket.server import ServerConfig, WebsocketPolicyServer
 from pi05_websocket.server.records import RequestRecord
 
-ROOT = Path(__file__).resolve().parent.parent
 KINDS = ("without", "with", "looked at")
 
 DESCRIPTION = """\
@@ -293,13 +293,6 @@ def report(turns: dict[str, list[dict[str, float]]], each_us: float) -> dict[str
             "rate_ratio": median(turn["per_second"] / bare["per_second"] for turn, bare in pairs),
         }
     return figures
-
-
-def commit() -> str:
-    """Return the commit that is measured."""
-    words = ["git", "rev-parse", "--short", "HEAD"]
-    done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, check=False)
-    return done.stdout.strip() or "unknown"
 
 
 def main(settings: Settings) -> None:

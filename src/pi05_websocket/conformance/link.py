@@ -35,6 +35,7 @@ from pi05_websocket.conformance.frames import (
     read_close,
     request_head,
 )
+from pi05_websocket.conformance.judging import last_line
 from pi05_websocket.conformance.sockets import open_socket, read_http, send_all
 
 __all__ = ["SEND_PATIENCE_S", "Heard", "Link", "dial"]
@@ -75,9 +76,8 @@ class Heard:
         if self.what == "closed":
             return f"close code {self.code}" + (f" ({self.reason})" if self.reason else "")
         if self.what == "text":
-            last = self.payload.rstrip()[-_LAST_BYTES:].decode("utf-8", "replace")
-            lines = last.strip().splitlines() or ["(empty)"]
-            return f"the text {lines[-1][:100]!r}"
+            last = last_line(self.payload[-_LAST_BYTES:].decode("utf-8", "replace"))
+            return f"the text {last[:100]!r}"
         return self.what if self.what == "silence" else f"a {self.what} message"
 
 

@@ -17,7 +17,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from pi05_websocket.conformance.frames import HttpHead, request_head
-from pi05_websocket.conformance.judging import decoded, is_error
+from pi05_websocket.conformance.judging import decoded, is_error, last_line
 from pi05_websocket.conformance.link import SEND_PATIENCE_S, Heard, Link, dial
 from pi05_websocket.conformance.sockets import open_socket, read_http, send_all
 from pi05_websocket.data import Observation
@@ -201,9 +201,9 @@ class Target:
             return said
         if said is None:
             raise Unmet(f"expected an answer, got {heard}")
-        lines = (said if isinstance(said, str) else str(decoded(said))).strip().splitlines()
+        text = said if isinstance(said, str) else str(decoded(said))
         raise Unmet(
-            f"the server answers the observation with an error: {(lines or ['(no text)'])[-1][:200]}. "
+            f"the server answers the observation with an error: {last_line(text)[:200]}. "
             "Give one that its policy takes: keymap or observation."
         )
 

@@ -5,19 +5,24 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import struct
 import threading
 import urllib.error
 import urllib.request
 
+import numpy as np
 import pytest
 from mutant_clients import MUTANTS, OBSERVATION, GoodClient, Left, Link, changed
 
 from pi05_websocket.client import ConnectionConfig, RemotePolicy
 from pi05_websocket.conformance.clauses import CLAUSES
 from pi05_websocket.conformance.examine_client import CLIENT_CHECKS, ClientExamination
+from pi05_websocket.conformance.frames import request_head
+from pi05_websocket.conformance.sockets import open_socket, read_http
 from pi05_websocket.conformance.verdicts import Verdict, conforms, failures, report
-from pi05_websocket.conformance.visit import ClientSettings
+from pi05_websocket.conformance.visit import ClientSettings, Visit
 from pi05_websocket.errors import ConfigError, Pi05WebsocketError
+from pi05_websocket.wire import codec
 
 SOON = ClientSettings(patience_s=2.0, hold_s=0.2, late_s=0.8, quiet_s=0.05)
 
@@ -181,3 +186,65 @@ def test_a_word_that_names_nothing_is_refused() -> None:
     """With the reason, where the clause is not looked at."""
     with pytest.raises(ConfigError, match=r"C-20: no check .*cannot be seen"):
         ClientExamination(only=("C-20",))
+
+
+def asks_and_resets(examination: ClientExamination) -> None:
+    """Ask for the upgrade and hang up as a machine does that lost its power, before the answer."""
+    host, port = examination.url[5:].split(":")
+    with socket.create_connection((host, int(port))) as sock:
+        sock.sendall(request_head("/", host, GoodClient.key, {}))
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+def test_a_handshake_that_breaks_off_is_no_connection_and_costs_no_verdict() -> None:
+    """The next one is waited for."""
+    examination = ClientExamination(SOON, only=("nothing-agreed", "upgrade", "requests"))
+    asks_and_resets(examination)
+    examination.start()
+    client = GoodClient(examination)
+    verdicts = examination.wait()
+    client.join()
+    assert [each.outcome for each in verdicts] == ["passed"] * 3, report(verdicts, "it")
+
+
+def test_nobody_but_broken_handshakes_is_nobody() -> None:
+    """Every check is skipped with that reason."""
+    examination = ClientExamination(ClientSettings(patience_s=0.2))
+    asks_and_resets(examination)
+    verdicts = examination.run()
+    assert {each.outcome for each in verdicts} == {"skipped"}
+    assert "did not connect within 0.2 s" in verdicts[0].got
+
+
+def test_a_state_of_a_million_numbers_makes_no_chunk_of_gigabytes() -> None:
+    """No arm has as many joints as it has columns."""
+    visit = Visit(SOON)
+    visit.close()
+    rows = visit.rows(codec.encode({"observation/state": np.ones(1_000_000, np.float32)}))
+    assert rows.shape == (10, 1024)
+
+
+def test_requests_are_kept_up_to_a_bound() -> None:
+    """Those that come afterwards are heard and not judged."""
+    visit = Visit(SOON)
+    request = codec.encode({"observation/image": np.zeros(50_000_000, np.uint8)})
+
+    def ask() -> None:
+        with (
+            contextlib.suppress(OSError),
+            contextlib.closing(open_socket(visit.url, 5, None)) as sock,
+        ):
+            sock.sendall(request_head("/", "localhost", GoodClient.key, {}))
+            found = read_http(sock, 5)
+            link = Link(sock, masks=True, rest=found[1] if found else b"")
+            for _ in range(6):
+                link.send_message(request)
+            link.receive(30)
+
+    client = threading.Thread(target=ask)
+    client.start()
+    heard = [visit.hear(30.0).what for _ in range(6)]
+    visit.close()
+    client.join()
+    assert heard == ["binary"] * 6
+    assert len(visit.evidence.requests) == 5

@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -17,6 +18,7 @@ from pi05_websocket.conformance.clauses import CLAUSES, GROUPS, markdown_clauses
 from pi05_websocket.conformance.client_evidence import EVIDENCE_CHECKS, Evidence
 from pi05_websocket.conformance.encoding import (
     Fault,
+    _has_too_many_values,
     encoding_faults,
     faults_text,
     is_openpis_bytes,
@@ -69,6 +71,7 @@ def scalar(**entries: Any) -> bytes:
         (b"\xa1\xff", "W-1"),
         (b"\x91" * 100_000 + b"\xc0", "W-1"),
         (b"\x91" * 40 + b"\xc0", "W-1"),
+        (b"\x81\xa1a" * 600 + b"\xc0", "W-1"),
         (b"\x91\xd4\x01\x00", "W-2"),
         (b"\x81\x01\x02", "W-3"),
         (b"\x81\x91\x01\x02", "W-3"),
@@ -81,6 +84,7 @@ def scalar(**entries: Any) -> bytes:
         (array(dtype="<i16"), "W-6"),
         (array(data="text"), "W-7"),
         (array(shape=6), "W-7"),
+        (array(shape=[2**62] * 200_000), "W-7"),
         (array(shape=[True]), "W-7"),
         (scalar(extra=1), "W-8"),
         (scalar(dtype="<f8"), "W-8"),
@@ -100,6 +104,55 @@ def test_good_arrays_and_scalars_have_no_fault() -> None:
     assert encoding_faults(scalar()) == []
     merely = {"nd": 3, "type": "<f4", "data": b"", "colour": "red"}
     assert encoding_faults(codec.encode({"a": merely})) == []
+
+
+def test_a_message_without_end_of_values_is_not_taken_apart() -> None:
+    """A byte may become a hundred; the fault says how many are too many."""
+    count = 1 << 20
+    message = b"\xdd" + count.to_bytes(4, "big") + bytes(count)
+    assert encoding_faults(message) == [Fault("W-1", "more than 1048576 values")]
+
+
+EACH_HEAD: list[Any] = [
+    *(None, True, -1, 7, 2**7, 2**15, 2**31, 2**63, -(2**7), -(2**15), -(2**31), -(2**63), 1.5),
+    *("é" * size for size in (1, 15, 100, 40_000)),
+    *(bytes(size) for size in (1, 300, 70_000)),
+    *([1] * size for size in (3, 20, 70_000)),
+    *(dict.fromkeys(map(str, range(size))) for size in (3, 20, 70_000)),
+    *(msgspec.msgpack.Ext(1, bytes(size)) for size in (1, 2, 3, 4, 8, 16, 300, 70_000)),
+]
+
+
+@pytest.mark.parametrize("value", EACH_HEAD, ids=lambda value: str(value)[:12])
+def test_values_are_counted_whatever_they_are(value: Any) -> None:
+    """What fills a message up to the bound fits, one more does not; a message may end anywhere."""
+    message = msgspec.msgpack.encode(value)
+    held = len(value) * (1 + isinstance(value, dict)) if isinstance(value, list | dict) else 0
+    assert not _has_too_many_values(message + bytes(9), held + 10)
+    assert _has_too_many_values(message + bytes(10), held + 10)
+    assert not any(_has_too_many_values(message[:size], 6) for size in range(6))
+
+
+def test_of_a_message_that_is_wrong_everywhere_the_first_faults_are_told() -> None:
+    """With keys that are cut."""
+    wrong_values = [msgspec.msgpack.Ext(1, b"x")] * 200
+    faults = encoding_faults(msgspec.msgpack.encode({"k" * 10_000: wrong_values}))
+    assert len(faults) == 100
+    assert max(len(fault.text) for fault in faults) < 300
+
+
+def test_a_peers_words_are_printable_and_short_in_a_verdict() -> None:
+    """Nothing in them reaches the terminal as a command."""
+    check: Check[None] = Check(name="x", clauses=("S-1",), expected="y", look=lambda _: ok(""))
+    assert verdict(check, wrong("\x1b[2J")).got == r"\x1b[2J"
+    assert len(verdict(check, wrong("x" * 10_000)).got) == 1_003
+
+
+def test_the_last_line_of_a_text() -> None:
+    """Of a long one without looking at all of it."""
+    assert judging.last_line("a\nb \n\n") == "b"
+    assert judging.last_line(" \n") == "(no text)"
+    assert judging.last_line("a" * 5000) == "a" * 4096
 
 
 @given(st.binary(max_size=64))
@@ -364,6 +417,7 @@ def looked(name: str, seen: Evidence) -> str:
         ("GET / HTTP/1.1", {"connection": "close"}, "failed"),
         ("GET / HTTP/1.1", {"host": None}, "failed"),
         ("GET / HTTP/1.1", {"sec-websocket-key": "?"}, "failed"),
+        ("GET / HTTP/1.1", {"sec-websocket-key": "é"}, "failed"),
     ],
 )
 def test_upgrades(line: str, changes: dict[str, str | None], outcome: str) -> None:

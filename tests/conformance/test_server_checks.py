@@ -4,22 +4,26 @@
 from __future__ import annotations
 
 import contextlib
+import socket
+import threading
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from mutant_servers import MUTANTS, OBSERVATION, ROWS, GoodServer, changed
+from mutant_servers import MUTANTS, OBSERVATION, ROWS, GoodServer, StrictLink, changed
 from mutant_servers import _asks_late_for_keys as asks_late
 
-from pi05_websocket.conformance.checks import selected
+from pi05_websocket.conformance.checks import Check, selected
 from pi05_websocket.conformance.clauses import CLAUSES
-from pi05_websocket.conformance.examine_server import SERVER_CHECKS, examine_server
-from pi05_websocket.conformance.frames import HttpHead, response_head
-from pi05_websocket.conformance.target import ServerSettings
-from pi05_websocket.conformance.verdicts import Verdict, conforms, failures, report
+from pi05_websocket.conformance.examine_server import SERVER_CHECKS, examine_server, look
+from pi05_websocket.conformance.frames import Frame, HttpHead, response_head
+from pi05_websocket.conformance.link import Heard, Link
+from pi05_websocket.conformance.target import ServerSettings, Target
+from pi05_websocket.conformance.verdicts import Found, Verdict, conforms, failures, ok, report
 from pi05_websocket.server import ServerConfig, WebsocketPolicyServer
 from pi05_websocket.server.keys_file import add_key
 from pi05_websocket.wire.dialects import DIALECTS
+from pi05_websocket.wire.protocol import ServerProtocol
 
 ALL = ("connection", "request", "rough")
 
@@ -167,3 +171,77 @@ def test_a_server_that_asks_for_keys_after_the_upgrade_is_told() -> None:
     with running(changed("greet", asks_late)) as server:
         [verdict] = examined(server.url, only=("keys",))
     assert verdict.got == "without a key it upgrades, then close code 4401 (no key)"
+
+
+class EndlessHealth(GoodServer):
+    """Answers a plain GET with a body that has no end: at once, or a byte now and then."""
+
+    pause_s = 0.0
+
+    def talk(self, sock: socket.socket) -> None:
+        """Send until nobody is there any more."""
+        if b"Upgrade" in sock.recv(4096, socket.MSG_PEEK):
+            super().talk(sock)
+            return
+        with sock, contextlib.suppress(OSError):
+            sock.sendall(response_head("200 OK", {"Content-Length": str(10**12)}, b"OK\n"))
+            while not threading.Event().wait(self.pause_s):
+                sock.sendall(bytes(1 if self.pause_s else 65536))
+
+
+@pytest.mark.parametrize("pause_s", [0.0, 0.05])
+def test_a_body_without_end_is_left_in_time(pause_s: float) -> None:
+    """What is read of it has a bound, and a time; the other checks are made."""
+    with running(changed("pause_s", pause_s, EndlessHealth)) as server:
+        verdicts = examined(server.url, only=("health", "metadata"))
+    assert [each.outcome for each in verdicts] == ["failed", "passed"]
+    assert verdicts[0].got.startswith("200 b'OK")
+
+
+class Talker(StrictLink):
+    """Answers a frame that none may send with messages, for ever."""
+
+    def _take(self, frame: Frame) -> Heard | None:
+        while not frame.masked and not self.ended:
+            self.send_message("no")
+        return super()._take(frame)
+
+
+def test_messages_without_end_instead_of_a_close_are_a_verdict() -> None:
+    """And no reason to listen for ever."""
+    with running(changed("link_class", Talker)) as server:
+        [verdict] = examined(server.url, only=("frames",))
+    assert (verdict.outcome, verdict.got) == ("failed", "silence after an unmasked frame")
+
+
+class Pinging(GoodServer):
+    """Sends pings after its metadata, and reads nothing."""
+
+    def greet(self, link: Link, protocol: ServerProtocol) -> None:
+        """Send pings until nobody is there any more."""
+        super().greet(link, protocol)
+        while not link.ended:
+            link.send_raw(b"\x89\x7d" + bytes(125))
+
+
+def test_a_server_that_pings_and_reads_nothing_is_left_in_time() -> None:
+    """One verdict says so, and the others are made."""
+    with running(Pinging) as server:
+        verdicts = examined(server.url, only=("ping", "metadata"))
+    assert [each.outcome for each in verdicts] == ["passed", "failed"]
+
+
+def test_a_connection_that_breaks_in_a_check_is_that_checks_verdict() -> None:
+    """The other checks go on."""
+
+    def breaks(target: Target) -> Found:
+        with target.tcp() as sock:
+            sock.close()
+            sock.sendall(b"anybody?")
+        return ok("never")
+
+    with running(GoodServer) as server:
+        target = Target(ServerSettings(url=server.url, observation=OBSERVATION))
+        check = Check(name="breaks", clauses=("S-1",), expected="none", look=breaks)
+        verdict = look(check, target)
+    assert (verdict.outcome, verdict.got) == ("skipped", "[Errno 9] Bad file descriptor")

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -155,3 +156,49 @@ def test_a_killed_process_leaves_what_it_recorded(tmp_path: Path):
     assert asked == list(range(0, 30 * len(asked), 30))
     assert len(asked) >= 19
     assert all(one.observation()["image"].shape == (64, 64, 3) for one in recording.answered())
+
+
+BESIDE = """
+import logging, sys, time
+import numpy as np
+from pi05_websocket.recording.recorder import Recorder
+
+logging.basicConfig(level=logging.WARNING)
+recorder = Recorder(sys.argv[1], {}, max_bytes=1_000_000)
+noise = np.random.default_rng(0)
+print("began", flush=True)
+sys.stdin.readline()
+for seq in range(60):
+    image = noise.integers(0, 256, (100, 200, 3), np.uint8)
+    recorder("request", {"seq": seq, "observation": {"image": image}, "quality": None})
+    recorder("reply", {"seq": seq, "value": {"actions": np.zeros((5, 6))}})
+    while not recorder._queue.empty():
+        time.sleep(0.001)
+    print("told", flush=True)
+    sys.stdin.readline()
+recorder.close()
+"""
+
+
+def test_two_processes_record_into_one_folder(tmp_path: Path):
+    """Neither ends the other, both have their newest observations, and together they keep the bound."""
+    with contextlib.ExitStack() as both:
+        processes = [both.enter_context(_beside(tmp_path)) for _ in range(2)]
+        for _ in range(61):
+            for process in processes:
+                assert process.stdout.readline()
+            for process in processes:
+                process.stdin.write("go\n")
+                process.stdin.flush()
+        assert [process.communicate()[1] for process in processes] == ["", ""]
+
+    runs = sorted(tmp_path.iterdir())
+    assert [[one.seq for one in open_recording(run).answered()][-1] for run in runs] == [59, 59]
+    assert sum(file.stat().st_size for run in runs for file in run.iterdir()) <= 1_050_000
+
+
+def _beside(folder: Path) -> subprocess.Popen[str]:
+    """Start a process that records 60 observations, each when it is told to."""
+    pipe = subprocess.PIPE
+    command = [sys.executable, "-c", BESIDE, str(folder)]
+    return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True)

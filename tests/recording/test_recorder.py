@@ -7,6 +7,7 @@ import logging
 import resource
 import sys
 import threading
+import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -178,6 +179,62 @@ def test_a_full_disk_ends_the_recording_and_not_the_motion(
     recording = open_recording(tmp_path)
     assert sum(1 for _ in recording._entries({"/request"})) >= 5
     assert recording.cut_off
+
+
+class Held:
+    """Metadata that keep the recorder's thread until they are let go."""
+
+    def __init__(self) -> None:
+        self.reached = threading.Event()
+        self.let_go = threading.Event()
+
+    def __ne__(self, other: object) -> bool:
+        self.reached.set()
+        self.let_go.wait(10)
+        return False
+
+
+class Word:
+    """What a message holds."""
+
+
+def test_what_waits_for_a_disk_that_is_full_is_let_go(tmp_path: Path, no_file_above: Any):
+    """Megabytes may wait; of what comes afterwards nothing is kept."""
+    recorder = Recorder(tmp_path, {})
+    noise = np.random.default_rng(0).integers(0, 256, (60, 60, 3), np.uint8)
+    held, words = Held(), [Word(), Word()]
+    seen = [weakref.ref(word) for word in words]
+    no_file_above(1_000)
+    facts = {"seq": 1, "observation": {"image": noise}, "quality": None, "metadata": held}
+    recorder("request", facts)
+    recorder("episode", {"word": words.pop()})
+    held.let_go.set()
+    recorder._thread.join(10)
+    recorder("episode", {"word": words.pop()})
+
+    assert not recorder._thread.is_alive()
+    assert [word() for word in seen] == [None, None]
+    recorder.close()
+
+
+def test_what_comes_after_the_end_is_not_kept(tmp_path: Path):
+    """Also while the last of it is being written."""
+    recorder = Recorder(tmp_path, {})
+    held, word = Held(), Word()
+    seen = weakref.ref(word)
+    facts = {"seq": 1, "observation": {"image": SCENE}, "quality": None, "metadata": held}
+    recorder("request", facts)
+    held.reached.wait(10)
+    closing = threading.Thread(target=recorder.close)
+    closing.start()
+    while recorder._queue.empty():
+        pass
+    recorder("episode", {"word": word})
+    del word
+    held.let_go.set()
+    closing.join(10)
+
+    assert seen() is None
 
 
 def test_an_observation_that_cannot_be_recorded_ends_the_listening_alone(tmp_path: Path):

@@ -14,7 +14,8 @@ import numpy as np
 
 from pi05_websocket.conformance.examine_client import ClientExamination
 from pi05_websocket.conformance.frames import CLOSE, CONTINUATION, Frame, request_head
-from pi05_websocket.conformance.link import Heard, Link, open_socket, read_http
+from pi05_websocket.conformance.link import Heard, Link
+from pi05_websocket.conformance.sockets import open_socket, read_http
 from pi05_websocket.errors import DecodeError
 from pi05_websocket.wire import codec
 from pi05_websocket.wire.encoded_images import encode_images, reads_jpeg

@@ -22,7 +22,8 @@ from pi05_websocket.conformance.frames import (
     close_payload,
     response_head,
 )
-from pi05_websocket.conformance.link import Heard, Link, read_http
+from pi05_websocket.conformance.link import Heard, Link
+from pi05_websocket.conformance.sockets import read_http
 from pi05_websocket.errors import DecodeError
 from pi05_websocket.wire import codec
 from pi05_websocket.wire.dialects import DIALECTS

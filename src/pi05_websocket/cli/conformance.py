@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import ssl
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
@@ -18,8 +18,7 @@ from urllib.parse import urlsplit
 import tyro
 
 from pi05_websocket.cli import EXIT_FAILED, EXIT_OK
-from pi05_websocket.client import load_headers
-from pi05_websocket.client.config import AuthScheme
+from pi05_websocket.cli.server_access import ServerKey
 from pi05_websocket.conformance.checks import Needs, selected
 from pi05_websocket.conformance.examine_client import ClientExamination
 from pi05_websocket.conformance.examine_server import SERVER_CHECKS, examine_server
@@ -69,17 +68,7 @@ class ConformanceCommand:
     observation: Path | None = None
     """File with an observation that the server takes, one message in the wire's encoding."""
 
-    api_key_env: str | None = None
-    """Name of the environment variable that holds the server's key."""
-
-    api_key_file: str | None = None
-    """File that holds the server's key."""
-
-    auth_scheme: AuthScheme = "api-key"
-    """api-key as OpenPI's client, or bearer."""
-
-    ca_file: str | None = None
-    """PEM file of certificates to trust for wss://."""
+    access: tyro.conf.OmitArgPrefixes[ServerKey] = field(default_factory=ServerKey)
 
     only: tuple[str, ...] = ()
     """Clauses or checks to look at, such as S-10 or order."""
@@ -136,15 +125,10 @@ class ConformanceCommand:
         observation = (
             made_up(self.keymap) if self.observation is None else read_observation(self.observation)
         )
-        headers = load_headers(
-            api_key_env=self.api_key_env,
-            api_key_file=self.api_key_file,
-            auth_scheme=self.auth_scheme,
-        )
         return ServerSettings(
             url=self.url,
             observation=observation,
-            headers=headers,
+            headers=self.access.headers(),
             dialect=self.dialect,
             patience_s=5.0 if self.patience is None else self.patience,
             first_patience_s=self.first_patience,
@@ -167,9 +151,9 @@ class ConformanceCommand:
         if not self.url.startswith("wss:"):
             return None
         try:
-            return ssl.create_default_context(cafile=self.ca_file)
+            return ssl.create_default_context(cafile=self.access.ca_file)
         except OSError as exc:
-            raise ConfigError(f"ca_file={self.ca_file!r}: {exc}") from exc
+            raise ConfigError(f"ca_file={self.access.ca_file!r}: {exc}") from exc
 
 
 def run(argv: list[str]) -> int:

@@ -5,15 +5,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Generic, Literal, TypeVar
+from typing import Final, Generic, Literal, TypeVar
 
 from pi05_websocket.conformance.clauses import CLAUSES, Level
 from pi05_websocket.conformance.verdicts import Found, Verdict
 from pi05_websocket.errors import ConfigError
+from pi05_websocket.wire.foreign_words import in_a_line
 
 __all__ = ["Check", "Needs", "selected", "skipped", "verdict"]
 
 T = TypeVar("T")
+
+_LONGEST_GOT: Final = 1000
+"""Characters; a table of verdicts is for people."""
 
 Needs = Literal["connection", "request", "rough"]
 """`connection`: sends no request, so no policy computes. `rough`: bytes that a weak server may die of."""
@@ -36,7 +40,7 @@ class Check(Generic[T]):
 
 
 def verdict(check: Check[T], found: Found) -> Verdict:
-    """Return what a check came to."""
+    """Return what a check came to; the peer's words in it are printable and not long."""
     clauses = found.broken if found.outcome == "failed" and found.broken else check.clauses
     return Verdict(
         check=check.name,
@@ -44,7 +48,7 @@ def verdict(check: Check[T], found: Found) -> Verdict:
         level=check.level,
         outcome=found.outcome,
         expected=check.expected,
-        got=found.got,
+        got=in_a_line(found.got, _LONGEST_GOT),
     )
 
 

@@ -7,7 +7,6 @@ In: evidence. Out: a finding for each check.
 from __future__ import annotations
 
 import base64
-import binascii
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -64,7 +63,7 @@ def _upgrade_fault(head: HttpHead) -> str:
         return f"{len(head.all('host'))} Host headers"
     try:
         key = base64.b64decode(head.get("sec-websocket-key"), validate=True)
-    except binascii.Error:
+    except ValueError:  # no base64, or no ASCII
         key = b""
     return "" if len(key) == 16 else f"Sec-WebSocket-Key: {head.get('sec-websocket-key')}"
 

@@ -7,8 +7,10 @@ library's decoder takes other families' flavours for the same arrays.
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
@@ -22,6 +24,13 @@ from pi05_websocket.wire.arrays import shortened, travels
 
 __all__ = ["Fault", "encoding_faults", "faults_text", "is_openpis_bytes"]
 
+_MOST_VALUES: Final = 1024 * 1024
+"""Four times what our own decoder takes: beyond it Python's objects take a hundred times the message."""
+_MOST_FAULTS: Final = 100
+_MOST_DIMENSIONS: Final = 64
+"""numpy's own limit; the product of a million of them would take hours."""
+_LONGEST_KEY: Final = 60
+"""Of a key in a path; longer ones are cut."""
 _DTYPE: Final = re.compile(r"[<>|=][biufUS][0-9]{1,8}", re.ASCII)
 _ARRAY: Final = {b"__ndarray__", b"data", b"dtype", b"shape"}
 _SCALAR: Final = {b"__npgeneric__", b"data", b"dtype"}
@@ -39,14 +48,19 @@ class Fault:
 
 
 def encoding_faults(message: bytes) -> list[Fault]:
-    """Return what is wrong with a message, by W-1 to W-8."""
+    """Return what is wrong with a message, by W-1 to W-8: the first hundred faults."""
+    if _has_too_many_values(message):
+        return [Fault("W-1", f"more than {_MOST_VALUES} values")]
     try:
         value = msgspec.msgpack.decode(message)
     except (msgspec.DecodeError, UnicodeDecodeError) as exc:
         return [Fault("W-1", f"not one msgpack value: {exc}")]
     except (TypeError, RecursionError) as exc:  # a map or a list as a key; nested without end
         return [Fault("W-3" if isinstance(exc, TypeError) else "W-1", str(exc))]
-    faults = list(_faults(value, "the message"))
+    try:
+        faults = list(itertools.islice(_faults(value, "the message"), _MOST_FAULTS))
+    except RecursionError:
+        return [Fault("W-1", "nested too deep")]
     if not faults:
         faults += _unreadable(message)
     return faults
@@ -64,6 +78,49 @@ def faults_text(faults: list[Fault]) -> str:
     """Return faults as one line: the first three."""
     shown = "; ".join(f"{fault.clause}: {fault.text}" for fault in faults[:3])
     return shown + (f"; and {len(faults) - 3} more" if len(faults) > 3 else "")
+
+
+def _has_too_many_values(message: bytes, most: int = _MOST_VALUES) -> bool:
+    """Count the values from one to the next, whatever holds them; stop where the message does."""
+    at = 0
+    for _ in range(most):
+        if at >= len(message):
+            return False
+        at += _length(message, at)
+    return at < len(message)
+
+
+def _length(message: bytes, at: int) -> int:
+    """Return how many bytes a value has, without those that it holds."""
+    tag = message[at]
+    if 0xA0 <= tag < 0xC0:  # a short text
+        return 1 + (tag & 0x1F)
+    if tag < 0xC4 or tag >= 0xE0:
+        return 1
+    head, before, code = _HEADS[tag]
+    if not code or len(message) < at + head:
+        return head
+    (size,) = struct.unpack_from(code, message, at + before)
+    return head + int(size)
+
+
+def _heads() -> dict[int, tuple[int, int, str]]:
+    """Return for each tag with a fixed head: its bytes, where the length is, how that is written."""
+    lengths = ((1, ">B"), (2, ">H"), (4, ">I"))
+    heads: dict[int, tuple[int, int, str]] = {}
+    for step, (width, code) in enumerate(lengths):
+        heads[0xC4 + step] = heads[0xD9 + step] = (1 + width, 1, code)  # bytes, text
+        heads[0xC7 + step] = (2 + width, 1, code)  # an extension, with its type
+    for tag, width in zip(range(0xCA, 0xD4), (4, 8, 1, 2, 4, 8, 1, 2, 4, 8), strict=True):
+        heads[tag] = (1 + width, 0, "")
+    for step in range(5):  # an extension of a fixed length
+        heads[0xD4 + step] = (2 + (1 << step), 0, "")
+    for tag, width in zip(range(0xDC, 0xE0), (2, 4, 2, 4), strict=True):  # lists and maps
+        heads[tag] = (1 + width, 0, "")
+    return heads
+
+
+_HEADS: Final = _heads()
 
 
 def _unreadable(message: bytes) -> list[Fault]:
@@ -96,7 +153,8 @@ def _map_faults(value: dict[Any, Any], where: str) -> Iterator[Fault]:
     else:
         for key, item in value.items():
             if isinstance(key, str):
-                yield from _faults(item, f"{where}/{key}" if where != "the message" else key)
+                name = key if len(key) <= _LONGEST_KEY else shortened(key)
+                yield from _faults(item, f"{where}/{name}" if where != "the message" else name)
             else:
                 yield Fault("W-3", f"{where} has the key {shortened(key)}, which is no text")
 
@@ -144,4 +202,6 @@ def _dtype(name: Any) -> np.dtype[Any] | None:
 
 
 def _is_shape(shape: Any) -> bool:
-    return isinstance(shape, list) and all(type(size) is int and size >= 0 for size in shape)
+    if not isinstance(shape, list) or len(shape) > _MOST_DIMENSIONS:
+        return False
+    return all(type(size) is int and size >= 0 for size in shape)

@@ -41,7 +41,7 @@ def look(check: Check[Target], target: Target) -> Verdict:
     """Make one check and hang up."""
     try:
         return verdict(check, check.look(target))
-    except Unmet as exc:
+    except (Unmet, OSError) as exc:  # nothing came, or the connection broke: the other checks go on
         return skipped(check, str(exc))
     finally:
         target.hang_up()

@@ -146,7 +146,8 @@ class HttpHead:
     def status(self) -> int:
         """The status of a response; 0: it has none."""
         words = self.line.split()
-        return int(words[1]) if len(words) > 1 and words[1].isdigit() else 0
+        said = words[1] if len(words) > 1 else ""
+        return int(said) if len(said) == 3 and said.isdecimal() else 0
 
     @property
     def path(self) -> str:
@@ -212,5 +213,6 @@ def accept_of(key: str) -> str:
 def _masked(payload: bytes, mask: bytes) -> bytes:
     if not mask:
         return payload
-    repeated = np.resize(np.frombuffer(mask, np.uint8), len(payload))
+    # Not np.resize: it makes a list of 16 million masks for 64 MiB.
+    repeated = np.tile(np.frombuffer(mask, np.uint8), len(payload) // 4 + 1)[: len(payload)]
     return np.bitwise_xor(np.frombuffer(payload, np.uint8), repeated).tobytes()

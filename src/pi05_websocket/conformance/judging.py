@@ -38,6 +38,7 @@ __all__ = [
     "has_encoded_image",
     "images_fault",
     "is_error",
+    "last_line",
     "realtime_answer_fault",
     "realtime_fault",
     "refusal_fault",
@@ -46,6 +47,7 @@ __all__ = [
 ]
 
 _CAUSE: Final = re.compile(r"[A-Za-z_][\w.]*(: .+)?", re.DOTALL)
+_LONGEST_END: Final = 4096
 _MOST_TICKS: Final = 10_000
 _RESETS: Final = tuple(
     dict(each.reset_fields) for each in DIALECTS.values() if each.reset != "none"
@@ -120,6 +122,12 @@ def error_fault(dialect: Dialect, said: bytes | str | None, code: int | None) ->
 def cause_named(text: str) -> bool:
     """Say whether an error's text names its cause as `Type: text`."""
     return _CAUSE.fullmatch(raised(text)) is not None
+
+
+def last_line(text: str) -> str:
+    """Return the last line of a text that is not empty; of a long one only the end is looked at."""
+    lines = text.rstrip()[-_LONGEST_END:].splitlines() or ["(no text)"]
+    return lines[-1].strip()
 
 
 def announces_realtime(metadata: Any) -> bool:

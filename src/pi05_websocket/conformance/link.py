@@ -2,7 +2,8 @@
 """One WebSocket on a blocking socket, for either side, that does exactly what a check wants.
 
 In: frames and messages to send. Out: what is heard, one thing at a time, within a time. Every call belongs to
-the thread that made the link; waits are on the wall clock.
+the thread that made the link; waits are on the wall clock. Whatever the peer does, every call ends in its time,
+and what is kept of the peer's words has a bound.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import socket
 import ssl
 import struct
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 from urllib.parse import urlsplit
@@ -32,15 +33,25 @@ from pi05_websocket.conformance.frames import (
     close_payload,
     frame_bytes,
     read_close,
-    read_head,
     request_head,
 )
+from pi05_websocket.conformance.judging import last_line
+from pi05_websocket.conformance.sockets import open_socket, read_http, send_all
 
-__all__ = ["Heard", "Link", "dial", "open_socket", "read_http"]
+__all__ = ["SEND_PATIENCE_S", "Heard", "Link", "dial"]
 
-MOST_BYTES: Final = 256 * 1024 * 1024
+MOST_BYTES: Final = 64 * 1024 * 1024
+"""Of a frame, and of a message: eight times what a peer must take, and as much as our own decoder does."""
+
+SEND_PATIENCE_S: Final = 60.0
+"""8 MiB over the slowest link that a robot could use."""
+
 _ABNORMAL: Final = 1006
-_SEND_PATIENCE_S: Final = 60.0
+_LONGEST_PING: Final = 125
+_PONG_S: Final = 1.0
+"""A pong has at least as long, however short the wait is in which its ping came: the link may be full."""
+_LAST_BYTES: Final = 4096
+"""Of a text, where its last line is looked for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,8 +76,8 @@ class Heard:
         if self.what == "closed":
             return f"close code {self.code}" + (f" ({self.reason})" if self.reason else "")
         if self.what == "text":
-            lines = self.payload.decode("utf-8", "replace").strip().splitlines() or ["(empty)"]
-            return f"the text {lines[-1][:100]!r}"
+            last = last_line(self.payload[-_LAST_BYTES:].decode("utf-8", "replace"))
+            return f"the text {last[:100]!r}"
         return self.what if self.what == "silence" else f"a {self.what} message"
 
 
@@ -77,16 +88,27 @@ class Link:
         sock: Connected, the upgrade done.
         masks: Whether this side is the client.
         rest: What was read after the upgrade's head.
+        send_patience_s: How long the peer may take to read a message; then the link has ended.
     """
 
-    def __init__(self, sock: socket.socket, *, masks: bool, rest: bytes = b"") -> None:
+    def __init__(
+        self,
+        sock: socket.socket,
+        *,
+        masks: bool,
+        rest: bytes = b"",
+        send_patience_s: float = SEND_PATIENCE_S,
+    ) -> None:
         self.answers_pings = True
         self.faults: list[str] = []
-        """What the peer's frames did that none may."""
+        """What the peer's frames did that none may, each once."""
         self.pings = 0
         """How many came."""
         self._socket = sock
         self._masks = masks
+        self._send_patience_s = send_patience_s
+        self._until = 0.0
+        """When the wait that is under way ends, on the monotonic clock."""
         self._reader = FrameReader(MOST_BYTES)
         self._reader.feed(rest)
         self._message = bytearray()
@@ -100,13 +122,19 @@ class Link:
         return self._ended is not None
 
     def send(
-        self, kind: int, payload: bytes = b"", *, fin: bool = True, masked: bool | None = None
+        self,
+        kind: int,
+        payload: bytes = b"",
+        *,
+        fin: bool = True,
+        masked: bool | None = None,
+        within_s: float | None = None,
     ) -> None:
         """Send one frame; nothing on a connection that is gone."""
         self._closing |= kind == CLOSE
         masks = self._masks if masked is None else masked
         frame = Frame(kind=kind, payload=payload, fin=fin)
-        self.send_raw(frame_bytes(frame, os.urandom(4) if masks else b""))
+        self.send_raw(frame_bytes(frame, os.urandom(4) if masks else b""), within_s)
 
     def send_message(self, message: bytes | str) -> None:
         """Send a whole message."""
@@ -125,41 +153,45 @@ class Link:
             if index == 0:
                 self.send(PING, b"between")
 
-    def send_raw(self, data: bytes) -> None:
-        """Send bytes as they are."""
-        with contextlib.suppress(OSError):  # what is received next tells how it ended
-            self._socket.settimeout(_SEND_PATIENCE_S)
-            self._socket.sendall(data)
+    def send_raw(self, data: bytes, within_s: float | None = None) -> None:
+        """Send bytes as they are; a peer that does not take them in time has ended the link."""
+        if self._ended is not None:
+            return
+        patience_s = self._send_patience_s
+        try:
+            send_all(self._socket, data, patience_s if within_s is None else within_s)
+        except TimeoutError:
+            self._end("it reads nothing")
+        except OSError:
+            pass  # what is received next tells how it ended
 
     def receive(self, timeout_s: float) -> Heard:
         """Return the next message, pong or end; `silence` after the time."""
-        deadline = time.monotonic() + timeout_s
+        self._until = time.monotonic() + timeout_s
         while self._ended is None:
             frame = self._reader.next()
             if frame is not None:
                 heard = self._take(frame)
                 if heard is not None:
                     return heard
-            elif not self._read(deadline - time.monotonic()):
+                if time.monotonic() > self._until:  # pings without end
+                    return Heard(what="silence")
+            elif not self._read(self._until - time.monotonic()):
                 return Heard(what="silence")
         return self._ended
 
     def message(self, timeout_s: float) -> Heard:
         """Return the next message or the end; pongs are passed over."""
-        deadline = time.monotonic() + timeout_s
-        while True:
-            heard = self.receive(deadline - time.monotonic())
-            if heard.what != "pong":
-                return heard
+        return self._passing_over(lambda heard: heard.what == "pong", timeout_s)
+
+    def end(self, timeout_s: float) -> Heard:
+        """Return the end; messages and pongs are passed over."""
+        return self._passing_over(lambda heard: heard.what not in ("closed", "silence"), timeout_s)
 
     def say_goodbye(self, code: int, timeout_s: float, reason: str = "") -> Heard:
         """Send a close frame and return what the peer does: its close, or silence. Messages are passed over."""
         self.send(CLOSE, close_payload(code, reason))
-        deadline = time.monotonic() + timeout_s
-        heard = self.message(timeout_s)
-        while heard.said is not None:
-            heard = self.message(deadline - time.monotonic())
-        return heard
+        return self.end(timeout_s)
 
     def close(self) -> None:
         """Hang up. Safe to call twice."""
@@ -173,10 +205,27 @@ class Link:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._socket.close()
 
+    def _passing_over(self, passed: Callable[[Heard], bool], timeout_s: float) -> Heard:
+        """Return the first thing that is not passed over; silence after the time, whatever comes."""
+        deadline = time.monotonic() + timeout_s
+        heard = self.receive(timeout_s)
+        while passed(heard):
+            left = deadline - time.monotonic()
+            heard = self.receive(left) if left > 0 else Heard(what="silence")
+        return heard
+
+    def _end(self, why: str) -> Heard:
+        self._ended = Heard(what="closed", code=_ABNORMAL, reason=why)
+        return self._ended
+
+    def _note(self, fault: str) -> None:
+        if fault not in self.faults:
+            self.faults.append(fault)
+
     def _read(self, timeout_s: float) -> bool:
         """Read once; say whether anything came, the end included."""
         if self._reader.too_long:
-            self._ended = Heard(what="closed", code=_ABNORMAL, reason="a frame longer than 256 MiB")
+            self._end("a frame longer than 64 MiB")
             return True
         if timeout_s <= 0:
             return False
@@ -190,14 +239,14 @@ class Link:
         if received:
             self._reader.feed(received)
         else:
-            self._ended = Heard(what="closed", code=_ABNORMAL, reason="without a close frame")
+            self._end("without a close frame")
         return True
 
     def _take(self, frame: Frame) -> Heard | None:
         if frame.reserved:
-            self.faults.append("reserved bits are set")
+            self._note("reserved bits are set")
         if frame.masked == self._masks:
-            self.faults.append(f"a frame is {'masked' if frame.masked else 'not masked'}")
+            self._note(f"a frame is {'masked' if frame.masked else 'not masked'}")
         if frame.kind == CLOSE:
             code, reason = read_close(frame.payload)
             if not self._closing:
@@ -206,8 +255,11 @@ class Link:
             return self._ended
         if frame.kind == PING:
             self.pings += 1
+            if len(frame.payload) > _LONGEST_PING:
+                return self._end("a ping longer than 125 bytes")
             if self.answers_pings:
-                self.send(PONG, frame.payload)
+                left = self._until - time.monotonic()
+                self.send(PONG, frame.payload, within_s=max(_PONG_S, left))
             return None
         if frame.kind == PONG:
             return Heard(what="pong", payload=frame.payload)
@@ -217,50 +269,20 @@ class Link:
         if frame.kind != CONTINUATION:
             self._kind = frame.kind
             self._message.clear()
+        if len(self._message) + len(frame.payload) > MOST_BYTES:
+            return self._end("a message longer than 64 MiB")
         self._message += frame.payload
         if not frame.fin:
             return None
         return Heard(what="text" if self._kind == TEXT else "binary", payload=bytes(self._message))
 
 
-def open_socket(url: str, timeout_s: float, context: ssl.SSLContext | None) -> socket.socket:
-    """Connect to a URL's host and port, TLS done.
-
-    Raises:
-        OSError: It cannot be reached.
-    """
-    parts = urlsplit(url)
-    port = parts.port or (443 if parts.scheme == "wss" else 80)
-    sock = socket.create_connection((parts.hostname or "", port), timeout=timeout_s)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    if context is None:
-        return sock
-    return context.wrap_socket(sock, server_hostname=parts.hostname)
-
-
-def read_http(sock: socket.socket, timeout_s: float) -> tuple[HttpHead, bytes] | None:
-    """Read an HTTP head and what came with it; None: the peer hung up, or said nothing in time.
-
-    Raises:
-        ValueError: It is no HTTP.
-    """
-    deadline = time.monotonic() + timeout_s
-    received = b""
-    while (left := deadline - time.monotonic()) > 0:
-        sock.settimeout(left)
-        try:
-            more = sock.recv(65536)
-        except OSError:
-            return None
-        received += more
-        head = read_head(received)
-        if head is not None or not more:
-            return head
-    return None
-
-
 def dial(
-    url: str, headers: Mapping[str, str], timeout_s: float, context: ssl.SSLContext | None = None
+    url: str,
+    headers: Mapping[str, str],
+    timeout_s: float,
+    context: ssl.SSLContext | None = None,
+    send_patience_s: float = SEND_PATIENCE_S,
 ) -> tuple[Link | None, HttpHead | None, str]:
     """Ask for a WebSocket; return it where there is one, the response, and the key that was sent.
 
@@ -273,7 +295,8 @@ def dial(
     key = base64.b64encode(os.urandom(16)).decode()
     sock = open_socket(url, timeout_s, context)
     try:
-        sock.sendall(request_head(path, parts.netloc.rpartition("@")[2], key, headers))
+        head = request_head(path, parts.netloc.rpartition("@")[2], key, headers)
+        send_all(sock, head, timeout_s)
         found = read_http(sock, timeout_s)
     except BaseException:
         sock.close()
@@ -281,4 +304,5 @@ def dial(
     if found is None or found[0].status != 101:
         sock.close()
         return None, None if found is None else found[0], key
-    return Link(sock, masks=True, rest=found[1]), found[0], key
+    link = Link(sock, masks=True, rest=found[1], send_patience_s=send_patience_s)
+    return link, found[0], key

@@ -21,6 +21,7 @@ from pi05_websocket.conformance.judging import (
     decoded,
     error_fault,
     is_error,
+    last_line,
     timing_fault,
 )
 from pi05_websocket.conformance.link import Heard
@@ -150,7 +151,7 @@ def _cause(target: Target) -> Found:
     said = target.begin().ask(UNREADABLE).said
     if not isinstance(said, str):
         return wrong("no text")
-    last = (said.strip().splitlines() or ["nothing"])[-1][:100]
+    last = last_line(said)[:100]
     return ok(last) if cause_named(said) else wrong(f"{last!r}")
 
 

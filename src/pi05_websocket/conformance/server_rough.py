@@ -60,9 +60,7 @@ def _frames(target: Target) -> Found:
     for what, frame in cases.items():
         link = target.begin(episode=False).link
         link.send_raw(frame)
-        heard = link.message(target.settings.patience_s)
-        while heard.what in ("binary", "text"):  # an error for it, before the close
-            heard = link.message(target.settings.patience_s)
+        heard = link.end(target.settings.patience_s)  # perhaps an error for it, before the close
         if heard.what != "closed":
             return wrong(f"{heard} after {what}")
     return unharmed(target, other, "frames that none may send")

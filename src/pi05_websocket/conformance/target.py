@@ -10,14 +10,16 @@ from __future__ import annotations
 import contextlib
 import itertools
 import ssl
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from pi05_websocket.conformance.frames import HttpHead, request_head
-from pi05_websocket.conformance.judging import decoded, is_error
-from pi05_websocket.conformance.link import Heard, Link, dial, open_socket, read_http
+from pi05_websocket.conformance.judging import decoded, is_error, last_line
+from pi05_websocket.conformance.link import SEND_PATIENCE_S, Heard, Link, dial
+from pi05_websocket.conformance.sockets import open_socket, read_http, send_all
 from pi05_websocket.data import Observation
 from pi05_websocket.errors import ObservationError
 from pi05_websocket.wire import codec
@@ -25,6 +27,9 @@ from pi05_websocket.wire.dialect_robot import request_message, reset_message
 from pi05_websocket.wire.dialects import DIALECTS, Dialect
 
 __all__ = ["ServerSettings", "Session", "Target", "Unmet"]
+
+_LONGEST_BODY: Final = 64 * 1024
+"""What is read of an answer to a plain GET; a health check's has three bytes."""
 
 
 class Unmet(Exception):
@@ -52,6 +57,9 @@ class ServerSettings:
 
     first_patience_s: float = 60.0
     """Longest wait for the first answer: a model may be compiling."""
+
+    send_patience_s: float = SEND_PATIENCE_S
+    """Longest wait until the server has read what it is sent, in seconds; then the connection has ended."""
 
     quiet_s: float = 0.3
     """How long to listen where nothing should come, in seconds."""
@@ -150,6 +158,7 @@ class Target:
                 {**headers, **(extra or {})},
                 self.settings.patience_s,
                 self.settings.tls,
+                self.settings.send_patience_s,
             )
         except (OSError, ValueError) as exc:
             raise Unmet(f"{self.settings.url}: {exc}") from exc
@@ -192,26 +201,27 @@ class Target:
             return said
         if said is None:
             raise Unmet(f"expected an answer, got {heard}")
-        lines = (said if isinstance(said, str) else str(decoded(said))).strip().splitlines()
+        text = said if isinstance(said, str) else str(decoded(said))
         raise Unmet(
-            f"the server answers the observation with an error: {(lines or ['(no text)'])[-1][:200]}. "
+            f"the server answers the observation with an error: {last_line(text)[:200]}. "
             "Give one that its policy takes: keymap or observation."
         )
 
     def get(self, path: str) -> tuple[int, bytes]:
-        """Return status and body of a plain GET without a key; status 0: no answer.
+        """Return status and body of a plain GET without a key, its first 64 KiB; status 0: no answer.
 
         Raises:
             Unmet: The server cannot be reached.
         """
         host = urlsplit(self.settings.url).netloc.rpartition("@")[2]
-        with self.tcp() as sock:
-            sock.sendall(request_head(path, host, "", {"Connection": "close"}, upgrade=False))
-            with contextlib.suppress(ValueError):
-                found = read_http(sock, self.settings.patience_s)
-                if found is not None:
-                    return found[0].status, _body(sock, found[0], found[1])
-            return 0, b""
+        patience_s = self.settings.patience_s
+        asked = request_head(path, host, "", {"Connection": "close"}, upgrade=False)
+        with self.tcp() as sock, contextlib.suppress(OSError, ValueError):
+            send_all(sock, asked, patience_s)
+            found = read_http(sock, patience_s)
+            if found is not None:
+                return found[0].status, _body(sock, found[0], found[1], patience_s)
+        return 0, b""
 
     @contextlib.contextmanager
     def tcp(self) -> Iterator[Any]:
@@ -235,10 +245,16 @@ class Target:
         self._links.clear()
 
 
-def _body(sock: Any, head: HttpHead, received: bytes) -> bytes:
+def _body(sock: Any, head: HttpHead, received: bytes, timeout_s: float) -> bytes:
+    """Return what of the body comes within a time and a bound."""
+    deadline = time.monotonic() + timeout_s
     length = head.get("content-length")
-    wanted = int(length) if length.isdigit() else 1 << 20
+    wanted = min(int(length), _LONGEST_BODY) if length.isdecimal() else _LONGEST_BODY
     with contextlib.suppress(OSError):
-        while len(received) < wanted and (more := sock.recv(4096)):
+        while len(received) < wanted and (left := deadline - time.monotonic()) > 0:
+            sock.settimeout(left)
+            more = sock.recv(4096)
+            if not more:
+                break
             received += more
-    return received
+    return received[:wanted]

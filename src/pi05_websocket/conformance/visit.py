@@ -6,25 +6,32 @@ In: settings. Out: requests as they come, evidence for the verdicts. Blocks; eve
 
 from __future__ import annotations
 
-import contextlib
 import socket
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
 from pi05_websocket.conformance.client_evidence import Evidence
 from pi05_websocket.conformance.frames import accept_of, response_head
 from pi05_websocket.conformance.judging import decoded
-from pi05_websocket.conformance.link import Heard, Link, read_http
+from pi05_websocket.conformance.link import SEND_PATIENCE_S, Heard, Link
+from pi05_websocket.conformance.sockets import read_http, send_all
 from pi05_websocket.conformance.target import Unmet
 from pi05_websocket.data import Float32Array
 from pi05_websocket.errors import ConfigError
 from pi05_websocket.wire import codec
 
 __all__ = ["ClientSettings", "Visit"]
+
+_MOST_EVIDENCE: Final = 256 * 1024 * 1024
+"""Bytes of requests that are kept to be judged: a script's worth of the largest that robots send."""
+_MOST_COLUMNS: Final = 1024
+"""Of a made-up chunk; no arm has as many joints."""
+_LEAST_S: Final = 0.1
+"""Who came has at least as long to say what for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +46,9 @@ class ClientSettings:
 
     patience_s: float = 10.0
     """Longest wait for what the client does next, in seconds."""
+
+    send_patience_s: float = SEND_PATIENCE_S
+    """Longest wait until the client has read what it is sent, in seconds; then the connection has ended."""
 
     hold_s: float = 1.0
     """How long an answer is held back and pings are left unanswered; 60 shows a client that gives up at 40."""
@@ -70,6 +80,8 @@ class Visit:
         """What the next connections are told."""
         self.link: Link | None = None
         self._pending: bytes | None = None
+        self._kept_bytes = 0
+        """Of the requests that are evidence."""
         self._listener = socket.create_server((settings.host, settings.port))
         host, port = self._listener.getsockname()[:2]
         self.url = f"ws://{host}:{port}"
@@ -104,12 +116,13 @@ class Visit:
         return self.link
 
     def hear(self, timeout_s: float | None = None) -> Heard:
-        """Return what the client sends next on its connection; a request is kept as evidence."""
+        """Return what the client sends next on its connection; a request is kept as evidence, up to a bound."""
         if self.link is None:
             self.welcome()
         assert self.link is not None
         heard = self.link.message(self.settings.patience_s if timeout_s is None else timeout_s)
-        if heard.said is not None:
+        if heard.said is not None and self._kept_bytes + len(heard.payload) <= _MOST_EVIDENCE:
+            self._kept_bytes += len(heard.payload)
             self.evidence.requests.append((heard.said, self.metadata))
         return heard
 
@@ -154,14 +167,15 @@ class Visit:
     def rows(self, request: bytes) -> Float32Array:
         """Return a chunk that stays where the robot is, as far as that can be seen."""
         state = _state(decoded(request))
-        width = self.settings.action_dim or (6 if state is None else len(state))
+        seen = 6 if state is None else min(len(state), _MOST_COLUMNS)
+        width = self.settings.action_dim or seen
         row = np.zeros(width, np.float32)
         if state is not None:
             row[: len(state)] = state[:width]
         return np.tile(row, (self.settings.action_horizon, 1))
 
     def _next_link(self, deadline: float) -> Link | None:
-        """Accept once; None: it was no upgrade, and was answered as plain HTTP."""
+        """Accept once; None: it was no upgrade, and was answered as plain HTTP, or it broke off."""
         left = deadline - time.monotonic()
         if left <= 0:
             raise Unmet(f"the client did not connect within {self.settings.patience_s:g} s")
@@ -172,29 +186,41 @@ class Visit:
             raise Unmet(
                 f"the client did not connect within {self.settings.patience_s:g} s"
             ) from None
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        except ConnectionError:  # gone before it was taken
+            return None
         try:
-            found = read_http(sock, max(0.1, deadline - time.monotonic()))
-        except ValueError:
-            found = None
-        if found is None:
+            link = self._upgraded(sock, deadline)
+        except (OSError, ValueError):  # it broke off, or spoke no HTTP
+            link = None
+        if link is None:
             sock.close()
+        return link
+
+    def _upgraded(self, sock: socket.socket, deadline: float) -> Link | None:
+        """Upgrade a connection; None: it asks for something else, and was told.
+
+        Raises:
+            OSError: It broke off.
+            ValueError: It speaks no HTTP.
+        """
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        found = read_http(sock, max(_LEAST_S, deadline - time.monotonic()))
+        if found is None:
             return None
         head, rest = found
+        left = max(_LEAST_S, deadline - time.monotonic())
         if head.get("upgrade").lower() != "websocket":
             healthy = head.path == "/healthz"
             body = b"OK\n" if healthy else b""
             status = "200 OK" if healthy else "426 Upgrade Required"
-            with contextlib.suppress(OSError):
-                headers = {"Content-Length": str(len(body)), "Connection": "close"}
-                sock.sendall(response_head(status, headers, body))
-            sock.close()
+            headers = {"Content-Length": str(len(body)), "Connection": "close"}
+            send_all(sock, response_head(status, headers, body), left)
             return None
-        self.evidence.upgrades.append(head)
         accept = accept_of(head.get("sec-websocket-key"))
         headers = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Accept": accept}
-        sock.sendall(response_head("101 Switching Protocols", headers))
-        return Link(sock, masks=False, rest=rest)
+        send_all(sock, response_head("101 Switching Protocols", headers), left)
+        self.evidence.upgrades.append(head)
+        return Link(sock, masks=False, rest=rest, send_patience_s=self.settings.send_patience_s)
 
 
 def _state(value: Any) -> Float32Array | None:

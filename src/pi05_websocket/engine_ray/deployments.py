@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The two deployments as Ray Serve starts them: thin; what they do is in `replica`, `link` and `server.asgi`.
+"""The two deployments as Ray Serve starts them: thin; what they do is in `replica` and `applications`.
 
 Each runs in a process of its own, on one event loop.
 """
@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Coroutine, Mapping
 from typing import Any
 
 from ray import serve
 
+from pi05_websocket.engine_ray.applications import Applications
 from pi05_websocket.engine_ray.calls import ServeCalls
 from pi05_websocket.engine_ray.config import (
     IngressSettings,
@@ -23,22 +23,14 @@ from pi05_websocket.engine_ray.config import (
     settings_from,
 )
 from pi05_websocket.engine_ray.draining import until_replaced
-from pi05_websocket.engine_ray.ejection import Replicas
 from pi05_websocket.engine_ray.exposure import why_not_on_ray
-from pi05_websocket.engine_ray.link import PolicyLink
 from pi05_websocket.engine_ray.machines import own_addresses
 from pi05_websocket.engine_ray.replica import PolicyReplica
 from pi05_websocket.engine_ray.serve_state import ingress_ports
-from pi05_websocket.engine_ray.tickets import share
 from pi05_websocket.errors import ConfigError
-from pi05_websocket.server.asgi import PolicyApp, refuse, requested_path
-from pi05_websocket.server.asgi_connection import AsgiConnection, Receive, Send
-from pi05_websocket.server.backend import Deliver
-from pi05_websocket.server.closing import CLOSE_SERVICE_RESTART
-from pi05_websocket.server.config import ServerConfig
-from pi05_websocket.server.doorkeeper import Doorkeeper
+from pi05_websocket.server.asgi import refuse, requested_path
+from pi05_websocket.server.asgi_connection import Receive, Send
 from pi05_websocket.server.keys import Refusal
-from pi05_websocket.server.open_connections import OpenConnections
 
 __all__ = ["Front", "Ingress", "PolicyDeployment"]
 
@@ -89,16 +81,6 @@ class Front:
         """Nothing: whose the application is stands in the deployment for those who ask Ray."""
 
 
-@dataclass(slots=True)
-class _Served:
-    """A policy application, as this ingress sees it."""
-
-    app: PolicyApp
-    replicas: Replicas
-    links: list[PolicyLink] = field(default_factory=list)
-    """One, once the application is asked for anything."""
-
-
 @serve.ingress()
 class Ingress:
     """A replica of the ingress application: an ASGI application for each policy application behind it.
@@ -108,17 +90,14 @@ class Ingress:
 
     def __init__(self, host: str | None) -> None:
         self._host = host
-        self._settings = IngressSettings()
-        self._name = serve.get_replica_context().replica_tag
-        self._doorkeeper = Doorkeeper(None)
-        self._connections: OpenConnections[AsgiConnection] = OpenConnections()
-        self._served: dict[str, _Served] = {}
+        self._applications = Applications(ServeCalls, name=serve.get_replica_context().replica_tag)
+        _log_to_ray(self._applications.settings.log_level)
         self._tasks: set[asyncio.Task[None]] = set()
         self._ports = ingress_ports()
         self._looks_for_the_end = False
 
     async def reconfigure(self, said: Mapping[str, Any]) -> None:
-        """Go over to settings, see `IngressSettings`.
+        """Go over to settings, see `IngressSettings`; where that fails everything stays as it was.
 
         Raises:
             ConfigError: They are none, or others could reach this who should not.
@@ -127,25 +106,10 @@ class Ingress:
         wrong = why_not_on_ray(self._host, settings.server, {"this machine": own_addresses()})
         if wrong is not None:
             raise ConfigError(f"ingress: {wrong}")
+        self._applications.change(settings)
         _log_to_ray(settings.log_level)
         if settings.server.behind_proxy:
             logger.info("TLS ends at a proxy: what comes to this ingress is not encrypted")
-        config = replace(settings.server, encoded_images=False, deadlines=False)
-        self._doorkeeper.change(config.keys)
-        wanted = set(settings.paths.values())
-        for application in self._served.keys() - wanted:
-            gone = self._served.pop(application)
-            self._task(gone.app.drain(CLOSE_SERVICE_RESTART, "there is no policy here any more"))
-        for served in self._served.values():
-            served.app.change(config)
-            served.replicas.change(
-                eject_s=settings.link.eject_s, longest_eject_s=settings.link.longest_eject_s
-            )
-            for link in served.links:
-                link.change(settings.link, config)
-        self._settings = settings
-        for application in wanted - self._served.keys():
-            self._served[application] = self._serve(application, config)
 
     def __serve_build_asgi_app__(self) -> Any:
         """Give Ray Serve the ASGI application: a function, or uvicorn takes it for one of ASGI 2."""
@@ -163,12 +127,11 @@ class Ingress:
         if scope["type"] == "websocket":
             self._look_for_the_end()
             self._tell_of_a_detour(scope)
-        path = requested_path(scope)
-        application = self._settings.application(path)
-        if application is not None:
-            await self._served[application].app(scope, receive, send)
+        app = self._applications.serving(requested_path(scope))
+        if app is not None:
+            await app(scope, receive, send)
         elif scope["type"] == "http":
-            await next(iter(self._served.values())).app(scope, receive, send)
+            await self._applications.any()(scope, receive, send)
         else:
             await receive()  # websocket.connect
             await refuse(self._no_such_path(), scope, send)
@@ -176,45 +139,11 @@ class Ingress:
     async def _live(self, receive: Receive, send: Send) -> None:
         while (message := await receive())["type"] != "lifespan.shutdown":
             await send({"type": f"{message['type']}.complete"})
-        await self._end()
+        await self._applications.end()
         await send({"type": "lifespan.shutdown.complete"})
 
-    async def _end(self) -> None:
-        for served in self._served.values():
-            await served.app.drain(CLOSE_SERVICE_RESTART, "this ingress is being replaced")
-
-    def _serve(self, application: str, config: ServerConfig) -> _Served:
-        link_settings = self._settings.link
-        replicas = Replicas(
-            eject_s=link_settings.eject_s, longest_eject_s=link_settings.longest_eject_s
-        )
-        share(application, replicas)
-        links: list[PolicyLink] = []
-
-        def backend(
-            config: ServerConfig, deliver: Deliver, stopped: Callable[[], None]
-        ) -> PolicyLink:
-            calls = ServeCalls(application)
-            link = PolicyLink(
-                calls, replicas, link_settings, config, deliver, stopped, name=self._name
-            )
-            links.append(link)
-            return link
-
-        app = PolicyApp(
-            backend,
-            lambda: links[-1].metadata,
-            config=config,
-            doorkeeper=self._doorkeeper,
-            connections=self._connections,
-            reads_ahead=True,
-            through_proxy=True,
-        )
-        app.start()
-        return _Served(app, replicas, links)
-
     def _no_such_path(self) -> Refusal:
-        paths = ", ".join(sorted(self._settings.paths))
+        paths = ", ".join(sorted(self._applications.settings.paths))
         return Refusal(
             404, f"There is no policy at this path; there are {paths}.\n", "no such path"
         )
@@ -226,7 +155,7 @@ class Ingress:
 
     async def _drain(self) -> None:
         await until_replaced(self._ports)
-        await self._end()
+        await self._applications.end()
 
     def _tell_of_a_detour(self, scope: Mapping[str, Any]) -> None:
         server = scope.get("server")

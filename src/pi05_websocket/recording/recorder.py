@@ -96,7 +96,8 @@ class Recorder:
         """Messages lost since the last one that was taken; guarded by the lock."""
         self.lost = 0
         """Messages lost in all."""
-        self._ended = False
+        self._ended = threading.Event()
+        """Nothing comes into the queue any more; set under the lock."""
         self._segment: Segment | None = None
         self._opened_s = 0.0
         self._server: Any = None
@@ -115,7 +116,7 @@ class Recorder:
 
     def __call__(self, kind: str, facts: dict[str, Any]) -> None:
         """Take one line of the trace; on the control thread, waits for nothing."""
-        if self._ended:
+        if self._ended.is_set():
             return
         nbytes = _LITTLE
         if kind == "request":
@@ -127,28 +128,30 @@ class Recorder:
             nbytes += int(facts.get("nbytes", 0))
         told = _Told(kind, facts, time.monotonic_ns(), nbytes)
         with self._lock:
+            if self._ended.is_set():
+                return
             fits = self._waiting + nbytes <= self._queue_bytes
             if fits:
                 self._waiting += nbytes
+                self._queue.put(told)
             else:
                 self._lost += 1
                 self.lost += 1
-        if fits:
-            self._queue.put(told)
-        elif self.lost == 1:
+        if not fits and self.lost == 1:
             logger.warning(
                 "recording: the disk is too slow, messages are lost from here on; the arm goes on. Said once"
             )
 
     def close(self) -> None:
         """Write what waits and close the file. Safe to call twice."""
-        if self._ended and not self._thread.is_alive():
+        if self._ended.is_set() and not self._thread.is_alive():
             return
-        self._queue.put(None)
+        with self._lock:
+            self._ended.set()
+            self._queue.put(None)
         self._thread.join(_CLOSE_S)
         if self._thread.is_alive():
             logger.warning("recording: the disk is too slow: %s has no end", self._ring.run)
-        self._ended = True
 
     # --- on the recorder's own thread ------------------------------------------------------------------------
 
@@ -161,11 +164,21 @@ class Recorder:
             if self._segment is not None:
                 self._segment.close()
         except Exception as exc:  # a full disk, or anything else: the arm goes on
-            self._ended = True
             logger.warning("the recording ends here: %s. The arm goes on", exc)
             if self._segment is not None:
                 with contextlib.suppress(Exception):
                     self._segment.abandon()
+            self._let_go()
+
+    def _let_go(self) -> None:
+        """Keep nothing of what waits, or comes."""
+        with self._lock:
+            self._ended.set()
+            self._waiting = 0
+        self._segment = None
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._queue.get_nowait()
 
     def _write(self, told: _Told) -> None:
         with self._lock:

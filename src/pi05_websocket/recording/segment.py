@@ -10,8 +10,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from pi05_websocket.errors import ConfigError
 from pi05_websocket.recording import foxglove, topics
@@ -43,16 +42,16 @@ class Segment:
     """A file that is open for writing.
 
     Args:
-        path: The file; must not be there.
+        file: Empty, open for writing; closed with the segment.
         settings: Written at its beginning, so that every segment explains itself.
 
     Raises:
         OSError: It cannot be written.
     """
 
-    def __init__(self, path: Path, settings: Mapping[str, str]) -> None:
+    def __init__(self, file: IO[bytes], settings: Mapping[str, str]) -> None:
         writer = mcap_module("writer")
-        self._file = path.open("xb")
+        self._file = file
         self._writer = writer.Writer(self._file, chunk_size=_CHUNK_BYTES)
         self._writer.start(profile="", library="pi05_websocket")
         self._writer.add_metadata("pi05_websocket", {"format": FORMAT, **settings})

@@ -25,6 +25,7 @@ from pi05_websocket.errors import (
     AccessRefused,
     ConfigError,
     ConnectFailed,
+    ConnectionLost,
     InvalidReply,
     PolicyChanged,
     PolicyError,
@@ -56,11 +57,9 @@ def serve() -> Iterator[Callable[..., WebsocketPolicyServer]]:
         def start(
             name: str, metadata: dict[str, Any] | None = None, **settings: Any
         ) -> WebsocketPolicyServer:
-            port = settings.pop("port", 0)
+            port, policy = settings.pop("port", 0), settings.pop("policy", Echo(name))
             config = ServerConfig(**settings)
-            made = WebsocketPolicyServer(
-                Echo(name), "127.0.0.1", port, metadata or {}, config=config
-            )
+            made = WebsocketPolicyServer(policy, "127.0.0.1", port, metadata or {}, config=config)
             return stack.enter_context(made)
 
         yield start
@@ -340,6 +339,94 @@ def test_an_only_server_that_comes_back_as_another_policy(serve: Any) -> None:
             refused.result(5)
         assert policy.accept()
         assert policy.infer({"number": 4})["by"] == "b"
+
+
+class Counting(Echo):
+    """Counts who asks it."""
+
+    def __init__(self) -> None:
+        super().__init__("b")
+        self.asked = 0
+
+    def infer(self, obs: dict[str, Any]) -> dict[str, Any]:
+        """Answer."""
+        self.asked += 1
+        return super().infer(obs)
+
+
+class Replaced:
+    """Lets a server be replaced while a client packs an observation, before it begins or when it has ended."""
+
+    def __init__(
+        self, policy: RemotePolicy, replace_it: Callable[[], object], *, first: bool
+    ) -> None:
+        self._policy, self._replace_it, self._first = policy, replace_it, first
+        self._pack, self._done = policy._encode, False
+
+    def __call__(self, obs: Any) -> Any:
+        """Pack an observation."""
+        if self._first:
+            self._now()
+        packed = self._pack(obs)
+        self._now()
+        return packed
+
+    def _now(self) -> None:
+        if not self._done:
+            self._done = True
+            before = self._policy.connection.greeting.number
+            self._replace_it()
+            assert eventually(lambda: self._policy.connection.greeting.number > before)
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize(("before", "after"), [(SAME, OTHER), (None, OTHER), (SAME, None)])
+@pytest.mark.parametrize("submitted", [True, False])
+def test_replaced_between_the_look_and_the_sending(
+    serve: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    before: dict[str, Any] | None,
+    after: dict[str, Any] | None,
+    first: bool,
+    submitted: bool,
+) -> None:
+    """Whoever has come meanwhile gets nothing of it: no answer of another policy can come back."""
+    said = AS_STOCK if before is None else {"metadata": before}
+    server = serve("a", **said)
+    other = Counting()
+
+    def come() -> None:
+        server.close()
+        said = AS_STOCK if after is None else {"metadata": after}
+        serve("b", port=server.port, policy=other, **said)
+
+    with RemotePolicy(config=replace(SHORT, url=server.url)) as policy:
+        assert policy.infer({"number": 1})["by"] == "a"
+        monkeypatch.setattr(policy, "_encode", Replaced(policy, come, first=first))
+        ask_it = (lambda obs: policy.submit(obs).result(5)) if submitted else policy.infer
+        with pytest.raises((PolicyChanged, ConnectionLost)):
+            ask_it({"number": 2})
+        assert other.asked == 0
+        assert isinstance(policy.unavailable(), PolicyChanged)
+
+
+def test_replaced_between_a_pools_choice_and_the_sending(
+    serve: Any, pool: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server that was chosen is another now: the other one answers."""
+    first, second = serve("a", SAME), serve("same", SAME)
+    other = Counting()
+    both = pool(first, second)
+    assert ask(both) == "a"
+
+    def come() -> None:
+        first.close()
+        serve("b", OTHER, port=first.port, policy=other)
+
+    chosen = both._servers[0]
+    monkeypatch.setattr(chosen, "_encode", Replaced(chosen, come, first=True))
+    assert ask(both) == "same"
+    assert other.asked == 0
 
 
 def test_stock_servers_are_one_policy_where_the_user_says_so(serve: Any, pool: Any) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pi05_websocket.client.config import ConnectionConfig, load_headers, openpi_url
@@ -151,11 +151,13 @@ class RemotePolicy:
             IncompatibleServer: The reply is not a map.
         """
         packed = self._encode(obs)
-        self.connection.wait_ready(self.patience)
-        changed = self._policy_changed()
-        if changed is not None:
-            raise changed
-        if packed.greeting != self.connection.greeting.number:
+        while True:
+            self.connection.wait_ready(self.patience)
+            looked_at, changed = self._look()
+            if changed is not None:
+                raise changed
+            if packed.greeting == looked_at:
+                break
             self._free_buffers.append(packed.buffer)
             packed = self._encode(obs)  # for the server that is there now
         exchange = self._submit(packed)
@@ -166,26 +168,34 @@ class RemotePolicy:
             )
         return value
 
-    def submit(self, obs: Observation) -> Exchange:
+    def submit(self, obs: Observation, *, greeting: int | None = None) -> Exchange:
         """Send one observation and return at once.
+
+        Args:
+            obs: The observation.
+            greeting: Number of the greeting by which a pool has chosen this server; one that has come since
+                gets nothing. None: this decides by itself whom it may ask.
 
         Raises:
             EncodeError: The observation holds something the wire cannot carry.
         """
-        changed = self._policy_changed()
-        return (
-            self._submit(self._encode(obs)) if changed is None else self.connection.refuse(changed)
-        )
+        packed = self._encode(obs)
+        # After the packing, and for the server it was made for: no other gets the message.
+        _, changed = self._look()
+        if changed is not None:
+            self._free_buffers.append(packed.buffer)
+            return self.connection.refuse(changed)
+        return self._submit(packed if greeting is None else replace(packed, greeting=greeting))
 
     def unavailable(self) -> Pi05WebsocketError | None:
         """Return why no request can be sent now, or None. Returns at once."""
         if self.connection.state is ConnectionState.READY:
-            return self._policy_changed()
+            return self._look()[1]
         return self.connection.error or ConnectFailed(f"{self.config.url}: not connected yet")
 
     def accept(self) -> bool:
         """Go on with the policy that is there, as a person wants; say whether there was a question."""
-        if self.connection.state is not ConnectionState.READY or self._policy_changed() is None:
+        if self.connection.state is not ConnectionState.READY or self._look()[1] is None:
             return False
         with self._lock:
             assert self._sameness is not None
@@ -240,23 +250,25 @@ class RemotePolicy:
         self._tell(said)
         return greeting.number, quality
 
-    def _policy_changed(self) -> PolicyChanged | None:
-        """Return why the arm may not go on with the policy that is there; None: it is the same."""
+    def _look(self) -> tuple[int, PolicyChanged | None]:
+        """Return the number of the greeting that counts, and why the arm may not go on with who gave it."""
+        greeting = self.connection.greeting
         if self._sameness is None:
-            return None
+            return greeting.number, None
         with self._lock:
-            self._meet(self.connection.greeting)
+            self._meet(greeting)
             if self._sameness.agrees(0):
-                return None
-            return PolicyChanged(
+                return greeting.number, None
+            changed = PolicyChanged(
                 self._sameness.why_not(0, [self.config.url]),
                 expected=self._sameness.expected,
                 got=self._sameness.said(0),
             )
+        return greeting.number, changed
 
     def _meet(self, greeting: Greeting) -> None:
         """Note a new server's fingerprint, once: this is asked in every tick. The lock is held."""
-        if self._sameness is not None and greeting.number != self._met:
+        if self._sameness is not None and greeting.number > self._met:
             self._met = greeting.number
             self._sameness.came(0, fingerprint_of(greeting.metadata or {}))
 
@@ -280,22 +292,14 @@ class RemotePolicy:
     def _submit(self, packed: _Packed) -> Exchange:
         if packed.observation is not None:
             self._tell_reset(packed.greeting, packed.dialect, packed.observation)
-        any_server = packed.quality is None and packed.dialect is OPENPI and not self._is_known
         exchange = self.connection.submit(
-            packed.buffer,
-            quality=packed.quality,
-            greeting=None if any_server else packed.greeting,
+            packed.buffer, quality=packed.quality, greeting=packed.greeting
         )
         with self._lock:
             alone = self._under_way == 0
             self._under_way += 1
         exchange.when_done(lambda: self._done(exchange, packed, alone))
         return exchange
-
-    @property
-    def _is_known(self) -> bool:
-        """Whether the arm follows a policy with a fingerprint: no other server may get the request."""
-        return self._sameness is not None and self._sameness.expected is not None
 
     def _done(self, exchange: Exchange, packed: _Packed, alone: bool) -> None:
         """Take back the buffer, and learn from how long it took; on the loop thread."""

@@ -350,7 +350,8 @@ class PolicyPool:
         server = self._servers[number]
         announced = realtime_support(server.metadata) is not None and not stock
         waited_s = exchange.age() if exchange.asked else 0.0
-        return server.submit(said_to(exchange.observation, realtime=announced, waited_s=waited_s))
+        said = said_to(exchange.observation, realtime=announced, waited_s=waited_s)
+        return server.submit(said, greeting=self._greeted[number])
 
     def _note_change(self, number: int) -> None:
         last = self._failover.primary

@@ -26,7 +26,7 @@ from pi05_websocket.errors import (
 )
 from pi05_websocket.server.keys_file import add_key
 from pi05_websocket.server.records import Closed, Opened, Record, RequestRecord
-from pi05_websocket.server.requests import Answered, Refused, Request
+from pi05_websocket.server.requests import Answered, Failed, Refused, Request
 from pi05_websocket.wire import codec
 from pi05_websocket.wire.encoded_images import encode_images
 from pi05_websocket.wire.protocol import ServerProtocol
@@ -431,6 +431,49 @@ def test_who_waits_gets_no_plan_of_another_policy(world: Any) -> None:
     world.upstream(Echo("b", {"fingerprint": "2"}), port)
     with pytest.raises(PolicyError, match="replaced by another one"):
         waits.result(20)
+
+
+def another_policy(backend: Any) -> None:
+    """Let a free connection end at a server of another policy, as after dialling it again."""
+    backend._pool.link_up(backend._pool._upstreams[0].free_link(), {"fingerprint": "2"})
+
+
+def test_images_that_are_decoded_while_another_policy_takes_over(world: Any) -> None:
+    """Whose request they belong to is told so; the policy that has come is not asked."""
+    echo = Echo("a", {"fingerprint": "1"})
+    gateway = world.gateway(world.upstream(echo, **AS_STOCK))
+    backend = gateway._backend_now
+    robot = Beside(backend)
+
+    def ask_and_replace(_: Any) -> None:
+        robot.ask(1)
+        another_policy(backend)
+        assert backend._pool._agreement.review(time.perf_counter() + 60)  # nobody serves the first
+        backend.upstreams_changed()
+
+    gateway.operate(ask_and_replace)
+    assert robot.outcomes.get(timeout=10) == (1, Failed)
+    assert echo.seen == []
+
+
+def test_what_is_under_way_while_another_policy_comes(world: Any, make_gate: Any) -> None:
+    """On another connection to the same server: it is lost with that, and never asked of who has come."""
+    gate = make_gate("a", {"fingerprint": "1"})
+    gateway = world.gateway(world.upstream(gate), gateway={"upstream_connections": 2})
+    reach(lambda: gateway.upstreams[0].connections == 2)
+    exchange = world.robot(gateway).submit({"number": 1})
+    assert gate.entered.acquire(timeout=10)
+    backend = gateway._backend_now
+    under_way: SimpleQueue[int] = SimpleQueue()
+
+    def come(_: Any) -> None:
+        another_policy(backend)
+        under_way.put(len(backend._errands))
+
+    gateway.operate(come)
+    assert under_way.get(timeout=10) == 0
+    gate.let_through(10)
+    assert exchange.result(20).value["by"] == "a"  # which is at the end of the renewed connection
 
 
 # ------------------------------------------------------------------------------------------- when one fails

@@ -250,6 +250,8 @@ class GatewayBackend:
         if error is not None:
             logger.warning("request refused: %s", in_one_line(error))
             waiting.answer = waiting.answer or outcomes.failed(ticket.request, error)
+        if waiting.answer is None and not self._is_up_to_date(ticket.request):
+            waiting.answer = outcomes.outdated(ticket.request)  # another policy has come meanwhile
         self._note_said(waiting)
         self._sessions.supersede(waiting.session)
         self._settle([waiting.session])

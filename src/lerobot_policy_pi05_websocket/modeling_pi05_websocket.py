@@ -48,6 +48,7 @@ from pi05_websocket.errors import (
     ConfigError,
     IncompatibleServer,
     InvalidReply,
+    PolicyChanged,
 )
 from pi05_websocket.keymap import KeyMap
 from pi05_websocket.recording.recorder import Recorder, settings_of
@@ -103,6 +104,8 @@ class PI05WebSocketPolicy(PreTrainedPolicy):  # type: ignore[misc]  # LeRobot is
         self._lock = threading.Lock()
         self._controls = Controls()
         self._remote: RemotePolicy | PolicyPool | None = None
+        self._policy_told: str | None = None
+        """That another policy is left, as the log has said it where LeRobot's rtc engine asks."""
         self._trace: Trace | None = None
         self._sessions: dict[int | None, Session] = {}
         self._rtc: RtcChunks | None = None
@@ -215,13 +218,21 @@ class PI05WebSocketPolicy(PreTrainedPolicy):  # type: ignore[misc]  # LeRobot is
         """Let an arm that has stopped after a long pause move again; say whether it had.
 
         Only a person should: after a pause longer than `auto_resume` nobody knows who is near the arm. Where
-        the arm holds because only a server of another policy is left, this accepts that policy.
+        the arm holds because only a server of another policy is left, this accepts that policy; the first time
+        it only says so, where the log has not said it before.
         """
         with self._lock:
             sessions, rtc, remote = list(self._sessions.values()), self._rtc, self._remote
-        resumed = [session.resume() for session in sessions]
-        accepted = isinstance(remote, PolicyPool) and remote.accept()  # where no session has
-        return any(resumed) | (rtc is not None and rtc.resume()) | accepted
+        if sessions:
+            resumed = [session.resume() for session in sessions]
+            return any(resumed) | (rtc is not None and rtc.resume())
+        error = None if remote is None else remote.unavailable()
+        if isinstance(error, PolicyChanged) and str(error) != self._policy_told:
+            self._policy_told = str(error)
+            logger.warning("%s", error)
+            return False
+        accepted = remote is not None and remote.accept()
+        return (rtc is not None and rtc.resume()) | accepted
 
     def close(self) -> None:
         """Disconnect. The next call connects again. Safe to call twice."""

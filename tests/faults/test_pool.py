@@ -466,6 +466,44 @@ def test_a_player_holds_and_a_person_lets_it_go_on(serve: Any, pool: Any) -> Non
     assert player.last_exchange.server == second.url
 
 
+@pytest.mark.parametrize("looked", [True, False])
+def test_a_stopped_arm_is_let_go_only_when_the_other_policy_was_told(
+    serve: Any, caplog: pytest.LogCaptureFixture, looked: bool
+) -> None:
+    """A person has stopped it; the server is replaced: the log says so aloud, and `resume` waits for that."""
+    first = serve("a", SAME)
+    with RemotePolicy(config=replace(SHORT, url=first.url)) as policy:
+        player = ActionPlayer(policy, PlayerConfig())
+        player.start_episode()
+        pose = np.zeros(6, np.float32)
+        tick = -1
+
+        def source() -> str:
+            nonlocal tick
+            tick += 1
+            player.collect(tick)
+            player.ask(tick, lambda: {"number": tick}, pose)
+            return player.act(tick, pose).source
+
+        assert eventually(lambda: source() == "chunk")
+        player.stop()
+        assert source() == "hold"
+        first.close()
+        serve("b", OTHER, port=first.port)
+        assert eventually(lambda: isinstance(policy.unavailable(), PolicyChanged))
+        caplog.clear()
+        for _ in range(3 if looked else 0):
+            assert source() == "hold"
+        if not looked:
+            assert not player.resume()
+        told = [line for line in caplog.messages if "serves another policy than" in line]
+        assert len(told) == 1
+        assert caplog.records[caplog.messages.index(told[0])].levelno == logging.WARNING
+        assert source() == "hold"
+        assert player.resume()
+        assert eventually(lambda: source() == "chunk")
+
+
 # -------------------------------------------------------------------------------------------------- the servers
 
 

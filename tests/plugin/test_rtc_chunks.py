@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from typing import Any
 
 import numpy as np
 import pytest
+from misbehaving import eventually
 
 pytestmark = [
     pytest.mark.lerobot,
@@ -26,7 +28,7 @@ from lerobot_policy_pi05_websocket.configuration_pi05_websocket import (  # noqa
     PI05WebSocketConfig,
 )
 from lerobot_policy_pi05_websocket.rtc_engine import from_observation  # noqa: E402
-from pi05_websocket.errors import PolicyError  # noqa: E402
+from pi05_websocket.errors import PolicyChanged, PolicyError  # noqa: E402
 from pi05_websocket.server import WebsocketPolicyServer  # noqa: E402
 from pi05_websocket.wire.realtime import (  # noqa: E402
     RealtimeReply,
@@ -201,6 +203,26 @@ def test_the_first_look(serve_continuing, said):
     told = [line for line in said if "preflight" in line]
     assert sum("mean brightness 0.0" in line for line in told) == 2
     assert sum("--policy.keymap=libero" in line for line in told) == 1
+
+
+def test_another_policy_is_told_before_resume_accepts_it(said):
+    """One server, LeRobot's rtc engine: the first `resume` only says what has changed, the next one accepts."""
+    first = WebsocketPolicyServer(
+        ContinuingPolicy(), "127.0.0.1", 0, {"fingerprint": "first"}
+    ).start()
+    config = PI05WebSocketConfig(websocket_url=f"ws://127.0.0.1:{first.port}")
+    with closing(make_policy(config)) as policy:
+        asked = {"inference_delay": 0, "prev_chunk_left_over": None}
+        policy.predict_action_chunk(batch(np.zeros(6, np.float32)), **asked)
+        first.close()
+        other = {"fingerprint": "other"}
+        with WebsocketPolicyServer(ContinuingPolicy(), "127.0.0.1", first.port, other):
+            remote = policy.connect()
+            assert eventually(lambda: isinstance(remote.unavailable(), PolicyChanged))
+            assert not policy.resume()
+            assert any("serves another policy than" in line for line in said)
+            assert policy.resume()
+            assert eventually(lambda: remote.unavailable() is None)
 
 
 def test_rollout_continues_the_running_chunk(serve_continuing, arm, lerobot_rollout_main, said):

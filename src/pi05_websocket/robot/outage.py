@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from pi05_websocket.chunks.hold import Fallback
 from pi05_websocket.clock import Clock
-from pi05_websocket.errors import Pi05WebsocketError
+from pi05_websocket.errors import Pi05WebsocketError, PolicyChanged
 from pi05_websocket.robot.causes import Cause, CauseName
 from pi05_websocket.robot.trace import Trace
 from pi05_websocket.wire.foreign_words import in_lines
@@ -28,6 +28,9 @@ PROGRESS_AT_LEAST_EVERY_S = 30.0
 
 _FAR_TICKS = 10
 """A way to the plan that takes longer is worth a warning."""
+
+_SAID_OTHERWISE = ("stopped", "policy_changed")
+"""Causes that are told aloud by themselves."""
 
 _WHAT_IS_DONE: dict[Fallback, str] = {
     "hold": "Holding {held} once the chunk has run out",
@@ -60,6 +63,7 @@ class Outage:
         self.cause_name: CauseName | None = None
         """The same by name; None while there are actions."""
         self._limits_told: set[str] = set()
+        self._policy_told: str | None = None
         self._since: float | None = None
         self._held = 0
         self._told_of_hold = True
@@ -88,6 +92,8 @@ class Outage:
         self.cause = str(error)
         if self._since is not None:
             return
+        if isinstance(error, PolicyChanged):
+            self._policy_told = str(error)  # below
         self._since = self._clock.now()
         self._held = 0
         self.count += 1
@@ -105,6 +111,20 @@ class Outage:
             logger.debug("%sserver's text:\n%s", self._name, in_lines(detail))
         self._trace.write("outage", cause=str(error), error=type(error).__name__)
 
+    def other_policy(self, error: PolicyChanged | None) -> bool:
+        """Say aloud, once, that only another policy is left; say whether a person has been told before.
+
+        Whatever the arm waits for: one that a person has stopped must not be let go without this being known.
+
+        Args:
+            error: Which policies; None: the one that the arm follows is there.
+        """
+        text = None if error is None else str(error)
+        told, self._policy_told = text == self._policy_told, text
+        if text is not None and not told:
+            logger.warning("%s%s", self._name, _sentence(text))
+        return told
+
     def held_tick(self, cause: Cause) -> None:
         """Count a tick without an action; told when rows ran out, when the cause changes, and now and then."""
         changed = self.cause_name not in (None, cause.name)
@@ -116,7 +136,7 @@ class Outage:
             self._told_of_hold = True
             if self._since is None:
                 logger.warning("%sno row for this tick: %s", self._name, cause.text)
-        elif changed and self._since is not None and cause.name != "stopped":
+        elif changed and self._since is not None and cause.name not in _SAID_OTHERWISE:
             logger.info("%sstill without actions: %s", self._name, cause.text)
         self.show_progress()
 

@@ -29,7 +29,7 @@ from pi05_websocket.chunks.stretch import check_speed, stretched
 from pi05_websocket.chunks.travel import TravelEstimator
 from pi05_websocket.clock import SYSTEM_CLOCK, Clock
 from pi05_websocket.data import ActionChunk, ActionKind, ExchangeRecord, Float32Array, Observation
-from pi05_websocket.errors import InvalidReply, Pi05WebsocketError, RequestRefused
+from pi05_websocket.errors import InvalidReply, Pi05WebsocketError, PolicyChanged, RequestRefused
 from pi05_websocket.policy import reset_policy
 from pi05_websocket.robot.causes import Cause, CauseName, Situation, find_cause
 from pi05_websocket.robot.commands import Commands, Step
@@ -250,11 +250,15 @@ class ActionPlayer:
         """Let a stopped arm move again, as a person does; say whether it was stopped.
 
         It goes on with a chunk planned from a fresh observation, from the pose it has. Where a person has to
-        confirm the first motion, this is it; where one has to accept another policy, too.
+        confirm the first motion, this is it; where one has to accept another policy, too. One that nobody has
+        been told of yet is only told: the next `resume` accepts it.
         """
         if self.rehearsal.confirm():
             self.start_episode()
             return True
+        error = self._policy.unavailable()
+        if isinstance(error, PolicyChanged) and not self._outage.other_policy(error):
+            return False
         accepted = isinstance(self._policy, SeveralServers) and self._policy.accept()
         if accepted:
             self._drop_plans()  # another policy's
@@ -509,7 +513,10 @@ class ActionPlayer:
         )
 
     def _fall_back(self, tick: int, measured: Float32Array | None) -> Step:
-        cause = find_cause(self._situation())
+        situation = self._situation()
+        cause = find_cause(situation)
+        changed = situation.link if isinstance(situation.link, PolicyChanged) else None
+        self._outage.other_policy(changed)
         machine = self._commands.machine
         self.held_by_cause[cause.name] += 1
         if cause.name != self._outage.cause_name:

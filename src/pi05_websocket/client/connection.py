@@ -105,7 +105,8 @@ class Connection:
         self._ended: asyncio.Future[Pi05WebsocketError] | None = None
         self._greeted: asyncio.Future[None] | None = None
         self._warned = False
-        self._greeted_at = 0.0
+        self._greeted_at: float | None = None
+        """When the present transport's server introduced itself; None: it has not."""
         self._was_idle = False
         """Whether nothing was under way when the transport ended."""
         self._idled = False
@@ -311,6 +312,10 @@ class Connection:
 
     def _closed_idle(self, error: Pi05WebsocketError) -> bool:
         """Say whether the server only did what its dialect says of connections without requests."""
+        if (
+            self._greeted_at is None
+        ):  # what the last server said of itself tells nothing of this one
+            return False
         if self._greeting.dialect.idle_close_s is None or not isinstance(error, ConnectionLost):
             return False
         lived_s = time.monotonic() - self._greeted_at
@@ -323,6 +328,7 @@ class Connection:
             dialect=self.config.dialect,
             path=urlsplit(self.config.address).path,
         )
+        self._greeted_at, self._was_idle = None, False
         self._ended = self._loop.create_future()
         self._greeted = self._loop.create_future()
         # Known before it opens: the metadata may arrive while the upgrade is still being finished.

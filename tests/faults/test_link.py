@@ -12,6 +12,7 @@ import struct
 import threading
 import time
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ import trustme
 from misbehaving import METADATA, OBSERVATION, eventually, reply, upgrade
 
 from pi05_websocket.client import ConnectionConfig, ConnectionState, RemotePolicy, load_headers
+from pi05_websocket.doctor.reaching import reached
 from pi05_websocket.errors import (
     AccessRefused,
     CertificateRefused,
@@ -41,6 +43,12 @@ def answer_all(connection):
     connection.send(METADATA)
     for number, _ in enumerate(connection):
         connection.send(reply(number))
+
+
+def two_addresses(host, port, **_named):
+    """Resolve as `getaddrinfo` does, every name to the same two addresses."""
+    stream = (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "")
+    return [(*stream, (address, port)) for address in ("127.0.0.2", "127.0.0.1")]
 
 
 def frame(payload: bytes, *, opcode: int = 2, fin: bool = True) -> bytes:
@@ -100,6 +108,42 @@ class TestConnecting:
             assert policy.connection.error.phase == "connect"
             for sock in waiting:
                 sock.close()
+
+    def test_an_address_that_never_answers_costs_the_next_ones_nothing_but_a_moment(
+        self, scripted, remote, monkeypatch
+    ):
+        """A name with two addresses, the first behind a firewall that drops everything: the other is used."""
+        server = scripted(answer_all)
+
+        with socket.create_server(("127.0.0.2", server.port), backlog=0):
+            waiting = [socket.socket() for _ in range(4)]
+            for sock in waiting:
+                sock.setblocking(False)
+                sock.connect_ex(("127.0.0.2", server.port))
+            monkeypatch.setattr(socket, "getaddrinfo", two_addresses)
+
+            policy = remote(f"ws://policy.example:{server.port}", connect_timeout=1.0)
+
+            assert policy.infer(OBSERVATION)["actions"][0, 0] == 0
+            findings = []
+            with reached(replace(policy.config, connect_timeout=0.3), findings) as other:
+                assert other is not None
+            assert [finding.outcome for finding in findings] == ["passed"] * 3
+            assert "not at 127.0.0.2 (timed out)" in findings[1].said
+            for sock in waiting:
+                sock.close()
+
+    def test_of_several_addresses_that_refuse_the_last_ones_word_is_told(self, remote, monkeypatch):
+        """All were dialled; none is waited for."""
+        with socket.create_server(("127.0.0.1", 0)) as closed:
+            port = closed.getsockname()[1]
+
+        monkeypatch.setattr(socket, "getaddrinfo", two_addresses)
+
+        policy = remote(f"ws://policy.example:{port}")
+
+        assert eventually(lambda: policy.connection.state is ConnectionState.WAITING)
+        assert "connection refused" in str(policy.connection.error)
 
     def test_silent_server_costs_the_handshake_timeout(self, bare_tcp, remote):
         """A server that never answers the upgrade is given up in time, and tried again."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From an address to an open transport: resolve, connect, TLS, upgrade; foreign errors become ours here.
+"""From an address to an open transport: TCP, TLS, upgrade; foreign errors become ours here.
 
 Runs on the connection's loop thread. Each phase has its own deadline.
 """
@@ -12,16 +12,14 @@ import logging
 import re
 import socket
 import ssl
-import threading
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 import picows
 
 from pi05_websocket.client.config import ConnectionConfig
-from pi05_websocket.client.image_quality import NEAR_S
 from pi05_websocket.client.pinning import FingerprintDiffers, pinned_context, read_fingerprint
+from pi05_websocket.client.tcp import congestion_control, tcp_connect
 from pi05_websocket.client.transport import Transport
 from pi05_websocket.errors import (
     AccessRefused,
@@ -31,10 +29,9 @@ from pi05_websocket.errors import (
     DeadlineExceeded,
     IncompatibleServer,
 )
-from pi05_websocket.keepalive import notice_vanished_peers
 from pi05_websocket.wire.foreign_words import in_a_line
 
-__all__ = ["congestion_control", "open_transport"]
+__all__ = ["open_transport"]
 
 # The WebSocket library reports every connection at INFO; ours says the same in our words.
 logger = logging.getLogger(__name__)
@@ -77,7 +74,7 @@ async def open_transport(config: ConnectionConfig, transport: Transport) -> None
     dialled: list[socket.socket] = []
 
     async def dial(url: object) -> socket.socket:
-        sock, took_s = await _tcp_connect(config, url.host, url.port)  # type: ignore[attr-defined]
+        sock, took_s = await tcp_connect(config, url.host, url.port)  # type: ignore[attr-defined]
         transport.dialled(sock, took_s, congestion_control(sock))
         dialled.append(sock)
         return sock
@@ -113,95 +110,6 @@ def _hung_up_when_cancelled(dialled: list[socket.socket]) -> Iterator[None]:
             with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
         raise
-
-
-async def _resolve(host: str, port: int) -> list[Any]:
-    """Look a name up on a daemon thread.
-
-    The loop's own `getaddrinfo` uses threads that Python waits for at exit: a resolver that hangs would keep a
-    program from ending.
-    """
-    loop = asyncio.get_running_loop()
-    found: asyncio.Future[list[Any]] = loop.create_future()
-
-    def tell(setter: Callable[[Any], None], value: Any) -> None:
-        if not found.done():
-            setter(value)
-
-    def look_up() -> None:
-        outcome: tuple[Callable[[Any], None], Any]
-        try:
-            outcome = (found.set_result, socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
-        except (OSError, UnicodeError) as exc:
-            outcome = (found.set_exception, exc)
-        with contextlib.suppress(RuntimeError):  # the loop has been closed meanwhile
-            loop.call_soon_threadsafe(tell, *outcome)
-
-    threading.Thread(target=look_up, name="pi05-resolver", daemon=True).start()
-    try:
-        return await found
-    except UnicodeError as exc:  # an empty label, or one of more than 63 characters
-        raise ConfigError(f"{host!r} is no valid host name: {exc}") from exc
-
-
-def _use_congestion_control(sock: socket.socket, name: str) -> None:
-    """Ask the kernel for a congestion control; it stays with its own where it has no such, or must not say so.
-
-    BBR is a module on many systems, and `net.ipv4.tcp_allowed_congestion_control` decides who may choose it.
-    """
-    option = getattr(socket, "TCP_CONGESTION", None)  # Linux and FreeBSD
-    if not name or option is None:
-        return
-    try:
-        sock.setsockopt(socket.IPPROTO_TCP, option, name.encode())
-    except OSError as exc:
-        logger.debug("congestion control %s is not to be had here: %s", name, exc)
-
-
-def congestion_control(sock: socket.socket) -> str:
-    """Return which one the kernel uses; "" where it does not say."""
-    option = getattr(socket, "TCP_CONGESTION", None)
-    if option is None:
-        return ""
-    with contextlib.suppress(OSError):
-        return sock.getsockopt(socket.IPPROTO_TCP, option, 16).rstrip(b"\0").decode()
-    return ""
-
-
-async def _tcp_connect(
-    config: ConnectionConfig, host: str, port: int
-) -> tuple[socket.socket, float]:
-    """Resolve and connect, trying every address, within `connect_timeout`; say how long the last step took."""
-    loop = asyncio.get_running_loop()
-    last: OSError | None = None
-    try:
-        async with asyncio.timeout(config.connect_timeout):
-            for family, kind, proto, _, address in await _resolve(host, port):
-                sock = socket.socket(family, kind, proto)
-                sock.setblocking(False)
-                began = loop.time()
-                try:
-                    await loop.sock_connect(sock, address)
-                except OSError as exc:
-                    sock.close()
-                    last = exc
-                    continue
-                except BaseException:
-                    sock.close()
-                    raise
-                took = loop.time() - began
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                notice_vanished_peers(sock)
-                if took > NEAR_S:
-                    _use_congestion_control(sock, config.congestion_control)
-                return sock, took
-    except TimeoutError as exc:
-        raise DeadlineExceeded(
-            "connect",
-            config.connect_timeout,
-            f"Is {host}:{port} reachable from here (firewall, VPN)?",
-        ) from exc
-    raise last if last is not None else OSError(f"no address for {host}")
 
 
 def _ssl_context(config: ConnectionConfig) -> ssl.SSLContext:

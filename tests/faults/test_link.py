@@ -20,7 +20,7 @@ import trustme
 from misbehaving import METADATA, OBSERVATION, eventually, reply, upgrade
 
 from pi05_websocket.client import ConnectionConfig, ConnectionState, RemotePolicy, load_headers
-from pi05_websocket.doctor.reaching import reached
+from pi05_websocket.doctor.reaching import named, reached
 from pi05_websocket.errors import (
     AccessRefused,
     CertificateRefused,
@@ -318,6 +318,68 @@ class TestTls:
 
         assert eventually(lambda: policy.connection.error is not None)
         assert isinstance(policy.connection.error, IncompatibleServer | ConnectFailed)
+
+    @pytest.mark.parametrize("pinned", [False, True])
+    @pytest.mark.parametrize("reads", [False, True])
+    def test_hanging_up_in_the_handshake_is_told_in_words_and_a_line(
+        self, bare_tcp, remote, caplog, capsys, pinned, reads
+    ):
+        """A tunnel to a dead port behind wss://: what happened and what to do, and no more than that."""
+        caplog.set_level(logging.DEBUG)
+        port = bare_tcp(lambda connection: reads and connection.recv(10))
+        pin = {"tls_fingerprint": "sha256:" + "0" * 64} if pinned else {}
+
+        policy = remote(f"wss://127.0.0.1:{port}", **pin)
+
+        assert eventually(lambda: policy.connection.state is ConnectionState.WAITING)
+        assert isinstance(policy.connection.error, ConnectFailed)
+        assert "hangs up in the TLS handshake" in str(policy.connection.error)
+        policy.close()
+        assert [record.message for record in caplog.records if "\n" in record.message] == []
+        assert capsys.readouterr().err == ""
+
+    @pytest.mark.parametrize("pinned", [False, True])
+    def test_silence_in_the_handshake_costs_its_timeout(self, bare_tcp, remote, pinned):
+        """Whoever accepts and does not say a word of TLS is given up in time, and tried again."""
+        port = bare_tcp(lambda connection: time.sleep(3))
+        pin = {"tls_fingerprint": "sha256:" + "0" * 64} if pinned else {}
+
+        policy = remote(f"wss://127.0.0.1:{port}", handshake_timeout=0.2, **pin)
+
+        assert eventually(lambda: policy.connection.state is ConnectionState.WAITING)
+        assert isinstance(policy.connection.error, DeadlineExceeded)
+        assert policy.connection.error.phase == "TLS handshake"
+
+    def test_an_alert_in_the_handshake_is_tried_again(
+        self, bare_tcp, remote, authority, tmp_path: Path
+    ):
+        """A proxy that has no certificate yet says `internal_error`; once it has one, the robot is served."""
+        ca_file, connections = tmp_path / "ca.pem", []
+        authority.cert_pem.write_to_path(str(ca_file))
+        context = self.server_context(authority)
+
+        def alert_first(plain: socket.socket) -> None:
+            connections.append(plain)
+            if len(connections) == 1:
+                plain.recv(65536)
+                plain.sendall(bytes([21, 3, 3, 0, 2, 2, 80]))  # an alert: fatal, internal_error
+                plain.recv(65536)
+                return
+            with context.wrap_socket(plain, server_side=True) as connection:
+                upgrade(connection)
+                connection.sendall(b"\x82\x01\x80")
+                connection.recv(65536)
+
+        port = bare_tcp(alert_first)
+        policy = remote(
+            f"wss://127.0.0.1:{port}", ca_file=str(ca_file), backoff_first=0.5, backoff_max=0.5
+        )
+
+        assert eventually(lambda: policy.connection.state is ConnectionState.WAITING)
+        assert isinstance(policy.connection.error, ConnectFailed)
+        assert "ALERT_INTERNAL_ERROR" in str(policy.connection.error)
+        assert named(policy.connection.error, policy.config).mistakes == ("server-busy",)
+        assert eventually(lambda: policy.connection.state is ConnectionState.READY)
 
     def test_missing_certificate_file_is_a_setting(self, remote):
         """A wrong path is told as such and not retried."""

@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 
 from pi05_websocket.client.backoff import Backoff
 from pi05_websocket.client.config import ConnectionConfig
-from pi05_websocket.client.dialling import open_transport
+from pi05_websocket.client.dialling import open_transport, tell_in_a_line
 from pi05_websocket.client.exchange import Exchange, Reply
 from pi05_websocket.client.keep_warm import KeepWarm, needs_warmth
 from pi05_websocket.client.transport import HEADROOM, Transport
@@ -115,6 +115,7 @@ class Connection:
         """Of the present transport; None where a pause makes it no slower."""
         self._backoff = Backoff(config.backoff_first, config.backoff_max, random.Random().random)
         self._loop = asyncio.new_event_loop()
+        self._loop.set_exception_handler(tell_in_a_line)
         self._main: asyncio.Task[None] | None = None
         self._thread = threading.Thread(target=self._run_loop, name="pi05-websocket", daemon=True)
         self._thread.start()

@@ -12,7 +12,8 @@ import logging
 import re
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 from urllib.parse import urlsplit
 
 import picows
@@ -31,7 +32,7 @@ from pi05_websocket.errors import (
 )
 from pi05_websocket.wire.foreign_words import in_a_line
 
-__all__ = ["open_transport"]
+__all__ = ["open_transport", "tell_in_a_line"]
 
 # The WebSocket library reports every connection at INFO; ours says the same in our words.
 logger = logging.getLogger(__name__)
@@ -43,17 +44,43 @@ _NO_WEBSOCKET = (
     "tunnel to a port where nothing listens?"
 )
 
+_NO_TLS = (
+    "accepts connections but hangs up in the TLS handshake. A server that wants ws://, another service, or a "
+    "tunnel to a port where nothing listens?"
+)
+
+_PLAIN_THERE = frozenset(
+    {"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "HTTPS_PROXY_REQUEST", "UNKNOWN_PROTOCOL"}
+)
+"""OpenSSL's words for what came, where no TLS is spoken. All others may be over at the next attempt."""
+
 _LONGEST_WORDS = 300
 """Characters of a refusal that are shown; it is a stranger's text."""
 
 _RETRYABLE_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
+def tell_in_a_line(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Take what goes wrong on a loop: a connection that breaks is a line, everything else as asyncio shows it.
+
+    `open_transport` raises the same, in our words. aiofastnet tells the class of an exception in the place of
+    one, of which `logging` can only say that it cannot be logged.
+    """
+    exc = context.get("exception")
+    kind = exc if isinstance(exc, type) else type(exc)
+    if issubclass(kind, OSError):
+        said = in_a_line(str(context.get("message", "")).partition("\n")[0])
+        logger.debug("%s: %s", said, kind.__name__ if exc is kind else exc)
+    else:
+        loop.default_exception_handler(context)
+
+
 async def open_transport(config: ConnectionConfig, transport: Transport) -> None:
     """Connect and upgrade; `transport` is open afterwards. Its listener may hear before this returns.
 
     Raises:
-        ConnectFailed: Refused, unreachable, no such name, no WebSocket there, HTTP 5xx. Retryable.
+        ConnectFailed: Refused, unreachable, no such name, no WebSocket there, a TLS handshake that the server
+            broke off, HTTP 5xx. Retryable.
         AccessRefused: HTTP 401 or 403.
         CertificateRefused: TLS certificate not trusted, or of another key than the pinned one.
         IncompatibleServer: Another HTTP status, or TLS where none is spoken.
@@ -79,7 +106,7 @@ async def open_transport(config: ConnectionConfig, transport: Transport) -> None
         dialled.append(sock)
         return sock
 
-    with _translated(config), _hung_up_when_cancelled(dialled):
+    with _translated(config, dialled), _hung_up_when_cancelled(dialled):
         async with asyncio.timeout(config.connect_timeout + config.handshake_timeout):
             await picows.ws_connect(
                 lambda: transport,
@@ -128,8 +155,13 @@ def _ssl_context(config: ConnectionConfig) -> ssl.SSLContext:
 
 
 @contextlib.contextmanager
-def _translated(config: ConnectionConfig) -> Iterator[None]:
-    """Turn every foreign error of connecting into one of ours, with its remedy."""
+def _translated(config: ConnectionConfig, dialled: Sequence[socket.socket] = ()) -> Iterator[None]:
+    """Turn every foreign error of connecting into one of ours, with its remedy.
+
+    Args:
+        config: Of the connection.
+        dialled: Filled once TCP is open: who ends it then has accepted it before.
+    """
     url = config.url
     try:
         yield
@@ -147,14 +179,26 @@ def _translated(config: ConnectionConfig) -> Iterator[None]:
             config.handshake_timeout,
             "A stock OpenPI server answers nobody while it computes; it is tried again.",
         ) from exc
-    except socket.gaierror as exc:
-        raise ConnectFailed(f"{url}: the host name cannot be resolved ({exc.strerror})") from exc
-    except ConnectionRefusedError as exc:
-        raise ConnectFailed(
-            f"{url}: connection refused: no server listens there. Is it running?"
-        ) from exc
     except OSError as exc:
-        raise ConnectFailed(f"{url}: {exc.strerror or exc}") from exc
+        raise _socket_error(config, exc, accepted=bool(dialled)) from exc
+
+
+def _socket_error(config: ConnectionConfig, exc: OSError, *, accepted: bool) -> Exception:
+    url = config.url
+    if isinstance(exc, socket.gaierror):
+        return ConnectFailed(f"{url}: the host name cannot be resolved ({exc.strerror})")
+    if isinstance(exc, ConnectionRefusedError):
+        return ConnectFailed(f"{url}: connection refused: no server listens there. Is it running?")
+    if isinstance(exc, ConnectionAbortedError) and exc.errno is None:
+        # asyncio's and aiofastnet's way to say that TLS took too long
+        return DeadlineExceeded(
+            "TLS handshake",
+            config.handshake_timeout,
+            "A server that wants ws://, a tunnel to a host that drops everything, or one that is busy?",
+        )
+    if accepted and isinstance(exc, ConnectionError):
+        return ConnectFailed(f"{url}: {_NO_TLS if url.startswith('wss://') else _NO_WEBSOCKET}")
+    return ConnectFailed(f"{url}: {exc.strerror or str(exc) or type(exc).__name__}")
 
 
 def _tls_error(config: ConnectionConfig, exc: ssl.SSLError) -> Exception:
@@ -173,7 +217,14 @@ def _tls_error(config: ConnectionConfig, exc: ssl.SSLError) -> Exception:
             f"{url}: certificate not trusted: {exc.verify_message}. Give the CA's file as ca_file, or, of a "
             "server with --tls auto, its tls_fingerprint."
         )
-    return IncompatibleServer(f"{url}: TLS failed: {exc.reason or exc}. Is it ws:// there?")
+    if isinstance(exc, ssl.SSLEOFError):
+        return ConnectFailed(f"{url}: {_NO_TLS}")
+    if exc.reason in _PLAIN_THERE:
+        return IncompatibleServer(f"{url}: TLS failed: {exc.reason}. Is it ws:// there?")
+    return ConnectFailed(
+        f"{url}: the TLS handshake was broken off: {exc.reason or exc}. A proxy that has no certificate yet? "
+        "The server's log says why. If it wants to see a certificate, give client_cert_file."
+    )
 
 
 def _status_error(url: str, exc: picows.WSInvalidStatusError) -> Exception:

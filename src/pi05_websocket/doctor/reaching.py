@@ -108,9 +108,12 @@ def _mistake(exc: Pi05WebsocketError, config: ConnectionConfig) -> str:
             return "fingerprint-differs"
         return "certificate-expired" if "expired" in text else "certificate-untrusted"
     if isinstance(exc, DeadlineExceeded):
-        return "no-greeting" if exc.phase == "metadata" else "port-silent"
-    if "TLS failed" in text or "SSL handshake" in text:
+        phases = {"metadata": "no-greeting", "TLS handshake": "tls-not-spoken"}
+        return phases.get(exc.phase, "port-silent")
+    if "TLS failed" in text:
         return "tls-not-spoken"
+    if "TLS handshake was broken off" in text:  # TLS is spoken there, and not to us now
+        return "server-busy"
     status = _STATUS.search(text)
     if status is not None:
         return "server-busy" if isinstance(exc, ConnectFailed) else "path-wrong"

@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 import pytest
 from misbehaving import METADATA, OBSERVATION, eventually, reply
-from upstreams import AS_STOCK, Echo, timed
+from upstreams import AS_STOCK, Echo, Gate, timed
 
 from pi05_websocket.client import ConnectionConfig, PolicyPool, RemotePolicy, connect
+from pi05_websocket.client.failover import FailoverSettings
 from pi05_websocket.errors import (
     AccessRefused,
     ConfigError,
@@ -207,6 +208,35 @@ def test_a_frozen_server_is_hedged_when_rows_run_out(processes: Any, pool: Any) 
         assert policy.connection.config.url == second.url
     finally:
         first.signal(signal.SIGCONT)
+
+
+def test_a_hedge_that_the_first_wins_is_no_strike_against_the_second(serve: Any) -> None:
+    """It had no time to answer: it stays sound without an error, and its answer counts when it comes."""
+    gates = Gate("a"), Gate("b")
+    servers = [serve(gate.name, SAME, policy=gate) for gate in gates]
+    configs = [replace(SHORT, url=server.url, request_timeout=20.0) for server in servers]
+    # Whoever is asked first is asked first in every round, however slow the machine is.
+    settings = FailoverSettings(much_faster=0.0)
+    with PolicyPool(configs, settings=settings) as policy:
+        assert eventually(lambda: all(server.connected for server in policy.servers))
+        gates[0].let_through(7)
+        gates[1].let_through()
+        for number in range(7):
+            policy.infer({"number": number})
+        assert eventually(lambda: policy.servers[1].sound)
+        for _ in range(2):
+            exchange = policy.submit({"number": 8})
+            exchange.rows_last(0.0)
+            assert eventually(lambda e=exchange: e.done() or len(e.asked) == 2)
+            gates[0].let_through()
+            assert eventually(exchange.done)
+            assert exchange.server == servers[0].url
+            took_s = policy.servers[1].turnaround_s
+            assert policy.servers[1].error_rate == 0.0
+            assert policy.servers[1].sound
+            gates[1].let_through()
+            assert eventually(lambda s=took_s: policy.servers[1].turnaround_s != s)
+        assert policy.hedges == 2
 
 
 def test_the_late_answer_of_the_first_is_dropped(processes: Any, pool: Any) -> None:

@@ -375,17 +375,29 @@ class PolicyPool:
 
     def _answered(self, exchange: PoolExchange, asked: Asked) -> None:
         reply = asked.exchange.result(0)
-        if exchange.future.done():
-            return  # somebody else was first
-        self._failover.answered(asked.number, reply.received_at - asked.exchange.sent_at)
+        took_s = reply.received_at - asked.exchange.sent_at
+        if exchange.future.done():  # somebody else was first
+            if not asked.overdue:
+                self._failover.answered(asked.number, took_s)
+            return
+        self._failover.answered(asked.number, took_s)
         self._sameness.follow(asked.number)
-        for other in exchange.asked:
-            if other is not asked and not other.overdue and not other.exchange.done():
-                other.overdue = True
-                self._note_late(other.number)
+        self._note_overdue(exchange, asked)
         exchange.server = self._urls[asked.number]
         exchange.quality = asked.exchange.quality
         exchange.future.set_result(reply)
+
+    def _note_overdue(self, exchange: PoolExchange, winner: Asked) -> None:
+        """Note who should have been faster than the winner: those that were asked before it, or are late."""
+        before = True
+        for other in exchange.asked:
+            if other is winner:
+                before = False
+                continue
+            late = before or self._failover.is_late(other.number, other.exchange.age())
+            if late and not other.overdue and not other.exchange.done():
+                other.overdue = True
+                self._note_late(other.number)
 
     def _failed(self, exchange: PoolExchange, asked: Asked, error: Pi05WebsocketError) -> None:
         if self._closed:

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from dialect_servers import Double
 from misbehaving import METADATA, OBSERVATION, eventually, reply
 from upstreams import AS_STOCK, Echo, Gate, timed
 
@@ -27,7 +28,10 @@ from pi05_websocket.errors import (
     ConfigError,
     ConnectFailed,
     ConnectionLost,
+    DeadlineExceeded,
+    EncodeError,
     InvalidReply,
+    ObservationError,
     PolicyChanged,
     PolicyError,
 )
@@ -305,6 +309,70 @@ def test_when_all_fail_the_last_error_is_told(scripted: Any, serve: Any, pool: A
     assert eventually(lambda: both_sound(policy))
     with pytest.raises(PolicyError):
         policy.infer({"do": "fail"})
+
+
+# ----------------------------------------------------------------------- servers that cannot be sent everything
+
+NO_CAMERA: dict[str, Any] = {"observation/state": np.zeros(6, np.float32), "prompt": "pick"}
+"""What a RoboArena server cannot be asked with: it wants an outside camera."""
+
+
+def hangs_up(connection: Any) -> None:
+    """Introduce itself, and hang up on the first request."""
+    connection.send(METADATA)
+    connection.recv()
+
+
+def test_who_cannot_be_sent_an_observation_is_passed_over(
+    scripted: Any, serve: Any, pool: Any, caplog: Any
+) -> None:
+    """As the first, as a standby, and as one that is tried: the others answer, and the log says it."""
+    picky = scripted(Double("roboarena"))
+    policy = pool(picky, serve("b", **AS_STOCK), same_policy=True)
+    assert policy.infer(NO_CAMERA)["by"] == "b"
+    assert policy.failovers == 1
+
+    policy = pool(scripted(hangs_up), picky, serve("c", **AS_STOCK), same_policy=True)
+    assert policy.submit(NO_CAMERA).future.result(3.0).value["by"] == "c"
+
+    policy = pool(serve("d", **AS_STOCK), picky, same_policy=True)
+    caplog.clear()
+    for _ in range(4):
+        assert policy.infer(NO_CAMERA)["by"] == "d"
+    assert not policy.servers[1].sound
+    assert not policy._failover.standings[1].probing
+    assert caplog.text.count(f"{picky.url} cannot be sent this observation") == 1
+
+
+def test_where_only_those_are_left_who_cannot_be_sent_it_the_exchange_ends(
+    scripted: Any, pool: Any
+) -> None:
+    """Lost by the first, or never answered by it: nobody waits for ever, and who looks is told no lie."""
+    picky = scripted(Double("roboarena"))
+    policy = pool(scripted(hangs_up), picky, same_policy=True)
+    with pytest.raises(ObservationError, match="1 outside cameras"):
+        policy.submit(NO_CAMERA).future.result(3.0)
+
+    def silent(connection: Any) -> None:
+        connection.send(METADATA)
+        connection.recv()
+        connection.recv()
+
+    config = replace(SHORT, first_request_timeout=0.2, hard_timeout=0.4, request_timeout=0.2)
+    policy = pool(scripted(silent), picky, same_policy=True, config=config)
+    exchange = policy.submit(NO_CAMERA)
+    assert eventually(exchange.done)
+    with pytest.raises(DeadlineExceeded):
+        exchange.result(0)
+
+
+def test_what_nobody_can_be_sent_is_told_to_who_sends_it(serve: Any, pool: Any) -> None:
+    """As with one server; it is nobody's failure, and the next request is answered."""
+    policy = pool(serve("a", SAME), serve("b", SAME))
+    with pytest.raises(EncodeError):
+        policy.submit({"number": object()})
+    assert [server.error_rate for server in policy.servers] == [0.0, 0.0]
+    assert ask(policy) == "a"
 
 
 # ----------------------------------------------------------------------------------------------- other policies

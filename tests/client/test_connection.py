@@ -111,7 +111,7 @@ def test_unsendable_observations_are_told_before_anything_is_sent(nobody: str):
 def test_what_goes_wrong_on_the_loop_is_a_line_unless_it_is_an_error_of_ours(
     told: object, logger: str, message: str, caplog: pytest.LogCaptureFixture
 ):
-    """aiofastnet tells the class of an exception; a bug is shown as asyncio shows it."""
+    """The class of an exception may be told in the place of one; a bug is shown as asyncio shows it."""
     caplog.set_level(logging.DEBUG)
     loop = asyncio.new_event_loop()
     loop.set_exception_handler(tell_in_a_line)

@@ -144,7 +144,7 @@ def _talk(protocol: ClientProtocol, metadata: dict[str, Any]) -> str:
     messages_of("server", {"metadata": metadata}, 0, 0)
     codec.encode(for_server(_OBSERVATION, metadata))
     speaking = Speaking()
-    reset = speaking.reset(protocol.dialect, _OBSERVATION)
+    reset = speaking.reset(protocol.dialect, _OBSERVATION, greeting=1)
     try:
         message = speaking.message(protocol.dialect, metadata, _OBSERVATION)
     except ObservationError as exc:

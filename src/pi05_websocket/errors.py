@@ -157,7 +157,7 @@ class DeadlineExceeded(TransportError, TimeoutError):
     """A phase took longer than it was allowed.
 
     Attributes:
-        phase: "connect", "handshake", "metadata", "request" or "first request".
+        phase: "connect", "TLS handshake", "handshake", "metadata", "request" or "first request".
         timeout_s: How long the phase was allowed, in seconds.
     """
 

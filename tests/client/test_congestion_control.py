@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pi05_websocket.client import dialling
+from pi05_websocket.client import tcp
 from pi05_websocket.client.config import ConnectionConfig
 
 TCP_CONGESTION = getattr(socket, "TCP_CONGESTION", None)
@@ -25,9 +25,9 @@ def port() -> Iterator[int]:
 
 def control_of(port: int, name: str, monkeypatch: pytest.MonkeyPatch, *, near_s: float) -> str:
     """Connect; return the congestion control of the connection."""
-    monkeypatch.setattr(dialling, "NEAR_S", near_s)
+    monkeypatch.setattr(tcp, "NEAR_S", near_s)
     config = ConnectionConfig(url=f"ws://127.0.0.1:{port}", congestion_control=name)
-    sock, _ = asyncio.run(dialling._tcp_connect(config, "127.0.0.1", port))
+    sock, _ = asyncio.run(tcp.tcp_connect(config, "127.0.0.1", port))
     with sock:
         assert TCP_CONGESTION is not None
         return sock.getsockopt(socket.IPPROTO_TCP, TCP_CONGESTION, 16).rstrip(b"\0").decode()

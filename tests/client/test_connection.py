@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import random
 import socket
 from collections.abc import Iterator
@@ -10,6 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 from pi05_websocket.client import Connection, ConnectionConfig, ConnectionState, RemotePolicy
+from pi05_websocket.client.dialling import tell_in_a_line
 from pi05_websocket.client.exchange import Exchange, Reply
 from pi05_websocket.client.transport import HEADROOM
 from pi05_websocket.errors import (
@@ -95,6 +98,28 @@ def test_unsendable_observations_are_told_before_anything_is_sent(nobody: str):
         pytest.raises(EncodeError, match="observation/state"),
     ):
         policy.infer({"observation/state": object()})
+
+
+@pytest.mark.parametrize(
+    ("told", "logger", "message"),
+    [
+        (ConnectionResetError, "pi05_websocket.client.dialling", "it failed: ConnectionResetError"),
+        (OSError("cut"), "pi05_websocket.client.dialling", "it failed: cut"),
+        (ValueError("ours"), "asyncio", "it failed\nprotocol: 1"),
+    ],
+)
+def test_what_goes_wrong_on_the_loop_is_a_line_unless_it_is_an_error_of_ours(
+    told: object, logger: str, message: str, caplog: pytest.LogCaptureFixture
+):
+    """The class of an exception may be told in the place of one; a bug is shown as asyncio shows it."""
+    caplog.set_level(logging.DEBUG)
+    loop = asyncio.new_event_loop()
+    loop.set_exception_handler(tell_in_a_line)
+    context = {"message": "it failed\nprotocol: 1", "exception": told}
+    loop.call_exception_handler(context)
+    loop.close()
+    [record] = [each for each in caplog.records if "it failed" in each.message]
+    assert [record.name, record.message] == [logger, message]
 
 
 class TestExchange:

@@ -14,9 +14,11 @@ import pytest
 pytest.importorskip("websockets")
 
 from dialect_servers import ROWS, Double
-from misbehaving import ScriptedServer
+from misbehaving import ScriptedServer, eventually
+from websockets.sync.server import ServerConnection
 
 from pi05_websocket.client import ConnectionConfig, RemotePolicy
+from pi05_websocket.client.connection import ConnectionState
 from pi05_websocket.errors import ObservationError, PolicyError
 from pi05_websocket.wire import codec
 from pi05_websocket.wire.dialects import DIALECTS
@@ -149,6 +151,33 @@ def test_a_server_that_closes_idle_connections_is_back_without_a_warning(
             policy.connection.wait_ready(10)
         assert policy.infer(OBSERVATION)["actions"].tolist() == ROWS.tolist()
     assert [each.message for each in caplog.records if each.levelno >= logging.WARNING] == []
+
+
+class Draining(Double):
+    """Serves its first client; says goodbye to all later ones before it introduces itself."""
+
+    def __init__(self, dialect: str, *, idle_s: float) -> None:
+        super().__init__(dialect, idle_s=idle_s)
+        self.clients = 0
+
+    def __call__(self, connection: ServerConnection) -> None:
+        """Serve one client, or none."""
+        self.clients += 1
+        if self.clients == 1:
+            super().__call__(connection)
+
+
+def test_a_server_that_closes_before_it_introduces_itself_is_not_dialled_without_a_wait(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A server that closes before it introduces itself is not dialled without a wait."""
+    caplog.set_level(logging.INFO)
+    with talking(Draining("vllm-omni", idle_s=0.7)) as policy:
+        policy.infer(OBSERVATION)
+        assert eventually(lambda: policy.connection.state is ConnectionState.WAITING)
+    assert [each.levelname for each in caplog.records if "trying again" in each.message] == [
+        "WARNING"
+    ]
 
 
 def test_a_named_dialect_brings_its_servers_path_and_a_path_of_the_users_stays() -> None:

@@ -125,6 +125,13 @@ def test_a_second_is_asked_when_rows_run_out(elapsed_s: float, left_s: float, he
     assert sound(0.1, 0.1).hedge(0, 1, elapsed_s, left_s) is hedged
 
 
+def test_late_is_what_takes_longer_than_the_servers_answers_did() -> None:
+    """Of a server that has answered too seldom nobody can say it."""
+    failover = sound(0.1, 0.2)
+    assert [failover.is_late(number, 0.15) for number in BOTH] == [True, False]
+    assert not Failover(1).is_late(0, 60.0)
+
+
 def test_who_is_not_known_is_not_hedged() -> None:
     """What is late is not known before four answers; and who is not sound is no help."""
     failover = sound(0.1, 0.1)

@@ -12,6 +12,7 @@ import struct
 import threading
 import time
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ import trustme
 from misbehaving import METADATA, OBSERVATION, eventually, reply, upgrade
 
 from pi05_websocket.client import ConnectionConfig, ConnectionState, RemotePolicy, load_headers
+from pi05_websocket.doctor.reaching import named, reached
 from pi05_websocket.errors import (
     AccessRefused,
     CertificateRefused,
@@ -41,6 +43,12 @@ def answer_all(connection):
     connection.send(METADATA)
     for number, _ in enumerate(connection):
         connection.send(reply(number))
+
+
+def two_addresses(host, port, **_named):
+    """Resolve as `getaddrinfo` does, every name to the same two addresses."""
+    stream = (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "")
+    return [(*stream, (address, port)) for address in ("127.0.0.2", "127.0.0.1")]
 
 
 def frame(payload: bytes, *, opcode: int = 2, fin: bool = True) -> bytes:
@@ -100,6 +108,42 @@ class TestConnecting:
             assert policy.connection.error.phase == "connect"
             for sock in waiting:
                 sock.close()
+
+    def test_an_address_that_never_answers_costs_the_next_ones_nothing_but_a_moment(
+        self, scripted, remote, monkeypatch
+    ):
+        """A name with two addresses, the first behind a firewall that drops everything: the other is used."""
+        server = scripted(answer_all)
+
+        with socket.create_server(("127.0.0.2", server.port), backlog=0):
+            waiting = [socket.socket() for _ in range(4)]
+            for sock in waiting:
+                sock.setblocking(False)
+                sock.connect_ex(("127.0.0.2", server.port))
+            monkeypatch.setattr(socket, "getaddrinfo", two_addresses)
+
+            policy = remote(f"ws://policy.example:{server.port}", connect_timeout=1.0)
+
+            assert policy.infer(OBSERVATION)["actions"][0, 0] == 0
+            findings = []
+            with reached(replace(policy.config, connect_timeout=0.3), findings) as other:
+                assert other is not None
+            assert [finding.outcome for finding in findings] == ["passed"] * 3
+            assert "not at 127.0.0.2 (timed out)" in findings[1].said
+            for sock in waiting:
+                sock.close()
+
+    def test_of_several_addresses_that_refuse_the_last_ones_word_is_told(self, remote, monkeypatch):
+        """All were dialled; none is waited for."""
+        with socket.create_server(("127.0.0.1", 0)) as closed:
+            port = closed.getsockname()[1]
+
+        monkeypatch.setattr(socket, "getaddrinfo", two_addresses)
+
+        policy = remote(f"ws://policy.example:{port}")
+
+        assert eventually(lambda: policy.connection.state is ConnectionState.WAITING)
+        assert "connection refused" in str(policy.connection.error)
 
     def test_silent_server_costs_the_handshake_timeout(self, bare_tcp, remote):
         """A server that never answers the upgrade is given up in time, and tried again."""
@@ -274,6 +318,68 @@ class TestTls:
 
         assert eventually(lambda: policy.connection.error is not None)
         assert isinstance(policy.connection.error, IncompatibleServer | ConnectFailed)
+
+    @pytest.mark.parametrize("pinned", [False, True])
+    @pytest.mark.parametrize("reads", [False, True])
+    def test_hanging_up_in_the_handshake_is_told_in_words_and_a_line(
+        self, bare_tcp, remote, caplog, capsys, pinned, reads
+    ):
+        """A tunnel to a dead port behind wss://: what happened and what to do, and no more than that."""
+        caplog.set_level(logging.DEBUG)
+        port = bare_tcp(lambda connection: reads and connection.recv(10))
+        pin = {"tls_fingerprint": "sha256:" + "0" * 64} if pinned else {}
+
+        policy = remote(f"wss://127.0.0.1:{port}", **pin)
+
+        assert eventually(lambda: policy.connection.state is ConnectionState.WAITING)
+        assert isinstance(policy.connection.error, ConnectFailed)
+        assert "hangs up in the TLS handshake" in str(policy.connection.error)
+        policy.close()
+        assert [record.message for record in caplog.records if "\n" in record.message] == []
+        assert capsys.readouterr().err == ""
+
+    @pytest.mark.parametrize("pinned", [False, True])
+    def test_silence_in_the_handshake_costs_its_timeout(self, bare_tcp, remote, pinned):
+        """Whoever accepts and does not say a word of TLS is given up in time, and tried again."""
+        port = bare_tcp(lambda connection: time.sleep(3))
+        pin = {"tls_fingerprint": "sha256:" + "0" * 64} if pinned else {}
+
+        policy = remote(f"wss://127.0.0.1:{port}", handshake_timeout=0.2, **pin)
+
+        assert eventually(lambda: policy.connection.state is ConnectionState.WAITING)
+        assert isinstance(policy.connection.error, DeadlineExceeded)
+        assert policy.connection.error.phase == "TLS handshake"
+
+    def test_an_alert_in_the_handshake_is_tried_again(
+        self, bare_tcp, remote, authority, tmp_path: Path
+    ):
+        """A proxy that has no certificate yet says `internal_error`; once it has one, the robot is served."""
+        ca_file, connections = tmp_path / "ca.pem", []
+        authority.cert_pem.write_to_path(str(ca_file))
+        context = self.server_context(authority)
+
+        def alert_first(plain: socket.socket) -> None:
+            connections.append(plain)
+            if len(connections) == 1:
+                plain.recv(65536)
+                plain.sendall(bytes([21, 3, 3, 0, 2, 2, 80]))  # an alert: fatal, internal_error
+                plain.recv(65536)
+                return
+            with context.wrap_socket(plain, server_side=True) as connection:
+                upgrade(connection)
+                connection.sendall(b"\x82\x01\x80")
+                connection.recv(65536)
+
+        port = bare_tcp(alert_first)
+        policy = remote(
+            f"wss://127.0.0.1:{port}", ca_file=str(ca_file), backoff_first=0.5, backoff_max=0.5
+        )
+
+        assert eventually(lambda: policy.connection.state is ConnectionState.WAITING)
+        assert isinstance(policy.connection.error, ConnectFailed)
+        assert "ALERT_INTERNAL_ERROR" in str(policy.connection.error)
+        assert named(policy.connection.error, policy.config).mistakes == ("server-busy",)
+        assert eventually(lambda: policy.connection.state is ConnectionState.READY)
 
     def test_missing_certificate_file_is_a_setting(self, remote):
         """A wrong path is told as such and not retried."""

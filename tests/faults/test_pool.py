@@ -17,16 +17,21 @@ from typing import Any
 
 import numpy as np
 import pytest
+from dialect_servers import Double
 from misbehaving import METADATA, OBSERVATION, eventually, reply
-from upstreams import AS_STOCK, Echo, timed
+from upstreams import AS_STOCK, Echo, Gate, timed
 
 from pi05_websocket.client import ConnectionConfig, PolicyPool, RemotePolicy, connect
+from pi05_websocket.client.failover import FailoverSettings
 from pi05_websocket.errors import (
     AccessRefused,
     ConfigError,
     ConnectFailed,
     ConnectionLost,
+    DeadlineExceeded,
+    EncodeError,
     InvalidReply,
+    ObservationError,
     PolicyChanged,
     PolicyError,
 )
@@ -209,6 +214,35 @@ def test_a_frozen_server_is_hedged_when_rows_run_out(processes: Any, pool: Any) 
         first.signal(signal.SIGCONT)
 
 
+def test_a_hedge_that_the_first_wins_is_no_strike_against_the_second(serve: Any) -> None:
+    """It had no time to answer: it stays sound without an error, and its answer counts when it comes."""
+    gates = Gate("a"), Gate("b")
+    servers = [serve(gate.name, SAME, policy=gate) for gate in gates]
+    configs = [replace(SHORT, url=server.url, request_timeout=20.0) for server in servers]
+    # Whoever is asked first is asked first in every round, however slow the machine is.
+    settings = FailoverSettings(much_faster=0.0)
+    with PolicyPool(configs, settings=settings) as policy:
+        assert eventually(lambda: all(server.connected for server in policy.servers))
+        gates[0].let_through(7)
+        gates[1].let_through()
+        for number in range(7):
+            policy.infer({"number": number})
+        assert eventually(lambda: policy.servers[1].sound)
+        for _ in range(2):
+            exchange = policy.submit({"number": 8})
+            exchange.rows_last(0.0)
+            assert eventually(lambda e=exchange: e.done() or len(e.asked) == 2)
+            gates[0].let_through()
+            assert eventually(exchange.done)
+            assert exchange.server == servers[0].url
+            took_s = policy.servers[1].turnaround_s
+            assert policy.servers[1].error_rate == 0.0
+            assert policy.servers[1].sound
+            gates[1].let_through()
+            assert eventually(lambda s=took_s: policy.servers[1].turnaround_s != s)
+        assert policy.hedges == 2
+
+
 def test_the_late_answer_of_the_first_is_dropped(processes: Any, pool: Any) -> None:
     """Both answer: the one that was first counts, the other is nobody's, also for the next request."""
     first, second = processes
@@ -275,6 +309,70 @@ def test_when_all_fail_the_last_error_is_told(scripted: Any, serve: Any, pool: A
     assert eventually(lambda: both_sound(policy))
     with pytest.raises(PolicyError):
         policy.infer({"do": "fail"})
+
+
+# ----------------------------------------------------------------------- servers that cannot be sent everything
+
+NO_CAMERA: dict[str, Any] = {"observation/state": np.zeros(6, np.float32), "prompt": "pick"}
+"""What a RoboArena server cannot be asked with: it wants an outside camera."""
+
+
+def hangs_up(connection: Any) -> None:
+    """Introduce itself, and hang up on the first request."""
+    connection.send(METADATA)
+    connection.recv()
+
+
+def test_who_cannot_be_sent_an_observation_is_passed_over(
+    scripted: Any, serve: Any, pool: Any, caplog: Any
+) -> None:
+    """As the first, as a standby, and as one that is tried: the others answer, and the log says it."""
+    picky = scripted(Double("roboarena"))
+    policy = pool(picky, serve("b", **AS_STOCK), same_policy=True)
+    assert policy.infer(NO_CAMERA)["by"] == "b"
+    assert policy.failovers == 1
+
+    policy = pool(scripted(hangs_up), picky, serve("c", **AS_STOCK), same_policy=True)
+    assert policy.submit(NO_CAMERA).future.result(3.0).value["by"] == "c"
+
+    policy = pool(serve("d", **AS_STOCK), picky, same_policy=True)
+    caplog.clear()
+    for _ in range(4):
+        assert policy.infer(NO_CAMERA)["by"] == "d"
+    assert not policy.servers[1].sound
+    assert not policy._failover.standings[1].probing
+    assert caplog.text.count(f"{picky.url} cannot be sent this observation") == 1
+
+
+def test_where_only_those_are_left_who_cannot_be_sent_it_the_exchange_ends(
+    scripted: Any, pool: Any
+) -> None:
+    """Lost by the first, or never answered by it: nobody waits for ever, and who looks is told no lie."""
+    picky = scripted(Double("roboarena"))
+    policy = pool(scripted(hangs_up), picky, same_policy=True)
+    with pytest.raises(ObservationError, match="1 outside cameras"):
+        policy.submit(NO_CAMERA).future.result(3.0)
+
+    def silent(connection: Any) -> None:
+        connection.send(METADATA)
+        connection.recv()
+        connection.recv()
+
+    config = replace(SHORT, first_request_timeout=0.2, hard_timeout=0.4, request_timeout=0.2)
+    policy = pool(scripted(silent), picky, same_policy=True, config=config)
+    exchange = policy.submit(NO_CAMERA)
+    assert eventually(exchange.done)
+    with pytest.raises(DeadlineExceeded):
+        exchange.result(0)
+
+
+def test_what_nobody_can_be_sent_is_told_to_who_sends_it(serve: Any, pool: Any) -> None:
+    """As with one server; it is nobody's failure, and the next request is answered."""
+    policy = pool(serve("a", SAME), serve("b", SAME))
+    with pytest.raises(EncodeError):
+        policy.submit({"number": object()})
+    assert [server.error_rate for server in policy.servers] == [0.0, 0.0]
+    assert ask(policy) == "a"
 
 
 # ----------------------------------------------------------------------------------------------- other policies

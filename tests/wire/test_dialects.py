@@ -323,6 +323,12 @@ def test_metadata_is_what_the_dialects_clients_read_and_nothing_of_ours() -> Non
         ("starvla", {"payload": 3}, "a list of one map"),
         ("starvla", {"type": "reset"}, "Unsupported message type"),
         ("lingbot-va", {"obs": []}, "a map of images"),
+        ("lingbot-va", {"reset": np.ones(2)}, "yes or no under 'reset'"),
+        ("lingbot-va", {"compute_kv_cache": np.ones(2)}, "yes or no under 'compute_kv_cache'"),
+        ("behavior", {"reset": np.ones((0, 3))}, "yes or no under 'reset'"),
+        ("roboarena", {"endpoint": np.ones(2)}, "a word under 'endpoint'"),
+        ("vllm-omni", {"endpoint": np.array(["reset", "x"])}, "a word under 'endpoint'"),
+        ("starvla", {"type": np.ones(2)}, "a word under 'type'"),
     ],
 )
 def test_a_message_that_is_none_of_the_dialects_says_what_was_expected(

@@ -76,7 +76,7 @@ def _be_robot(facts: dict[str, Any]) -> None:
     from pi05_websocket.bench.links import Link
     from pi05_websocket.bench.paced import WAYS, paced
     from pi05_websocket.bench.real import RealBench, connect, round_trips
-    from pi05_websocket.client.dialling import congestion_control
+    from pi05_websocket.client.tcp import congestion_control
 
     before = namespaces.tcp_counters() if os.path.exists("/proc/self/net/snmp") else {}
     where = urlsplit(facts["url"])

@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 
 from pi05_websocket.client.backoff import Backoff
 from pi05_websocket.client.config import ConnectionConfig
-from pi05_websocket.client.dialling import open_transport
+from pi05_websocket.client.dialling import open_transport, tell_in_a_line
 from pi05_websocket.client.exchange import Exchange, Reply
 from pi05_websocket.client.keep_warm import KeepWarm, needs_warmth
 from pi05_websocket.client.transport import HEADROOM, Transport
@@ -105,7 +105,8 @@ class Connection:
         self._ended: asyncio.Future[Pi05WebsocketError] | None = None
         self._greeted: asyncio.Future[None] | None = None
         self._warned = False
-        self._greeted_at = 0.0
+        self._greeted_at: float | None = None
+        """When the present transport's server introduced itself; None: it has not."""
         self._was_idle = False
         """Whether nothing was under way when the transport ended."""
         self._idled = False
@@ -114,6 +115,7 @@ class Connection:
         """Of the present transport; None where a pause makes it no slower."""
         self._backoff = Backoff(config.backoff_first, config.backoff_max, random.Random().random)
         self._loop = asyncio.new_event_loop()
+        self._loop.set_exception_handler(tell_in_a_line)
         self._main: asyncio.Task[None] | None = None
         self._thread = threading.Thread(target=self._run_loop, name="pi05-websocket", daemon=True)
         self._thread.start()
@@ -311,6 +313,10 @@ class Connection:
 
     def _closed_idle(self, error: Pi05WebsocketError) -> bool:
         """Say whether the server only did what its dialect says of connections without requests."""
+        if (
+            self._greeted_at is None
+        ):  # what the last server said of itself tells nothing of this one
+            return False
         if self._greeting.dialect.idle_close_s is None or not isinstance(error, ConnectionLost):
             return False
         lived_s = time.monotonic() - self._greeted_at
@@ -323,6 +329,7 @@ class Connection:
             dialect=self.config.dialect,
             path=urlsplit(self.config.address).path,
         )
+        self._greeted_at, self._was_idle = None, False
         self._ended = self._loop.create_future()
         self._greeted = self._loop.create_future()
         # Known before it opens: the metadata may arrive while the upgrade is still being finished.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From an address to an open transport: resolve, connect, TLS, upgrade; foreign errors become ours here.
+"""From an address to an open transport: TCP, TLS, upgrade; foreign errors become ours here.
 
 Runs on the connection's loop thread. Each phase has its own deadline.
 """
@@ -12,16 +12,15 @@ import logging
 import re
 import socket
 import ssl
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
 import picows
 
 from pi05_websocket.client.config import ConnectionConfig
-from pi05_websocket.client.image_quality import NEAR_S
 from pi05_websocket.client.pinning import FingerprintDiffers, pinned_context, read_fingerprint
+from pi05_websocket.client.tcp import congestion_control, tcp_connect
 from pi05_websocket.client.transport import Transport
 from pi05_websocket.errors import (
     AccessRefused,
@@ -31,10 +30,9 @@ from pi05_websocket.errors import (
     DeadlineExceeded,
     IncompatibleServer,
 )
-from pi05_websocket.keepalive import notice_vanished_peers
 from pi05_websocket.wire.foreign_words import in_a_line
 
-__all__ = ["congestion_control", "open_transport"]
+__all__ = ["open_transport", "tell_in_a_line"]
 
 # The WebSocket library reports every connection at INFO; ours says the same in our words.
 logger = logging.getLogger(__name__)
@@ -46,17 +44,43 @@ _NO_WEBSOCKET = (
     "tunnel to a port where nothing listens?"
 )
 
+_NO_TLS = (
+    "accepts connections but hangs up in the TLS handshake. A server that wants ws://, another service, or a "
+    "tunnel to a port where nothing listens?"
+)
+
+_PLAIN_THERE = frozenset(
+    {"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "HTTPS_PROXY_REQUEST", "UNKNOWN_PROTOCOL"}
+)
+"""OpenSSL's words for what came, where no TLS is spoken. All others may be over at the next attempt."""
+
 _LONGEST_WORDS = 300
 """Characters of a refusal that are shown; it is a stranger's text."""
 
 _RETRYABLE_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
+def tell_in_a_line(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Take what goes wrong on a loop: a connection that breaks is a line, everything else as asyncio shows it.
+
+    `open_transport` raises the same, in our words. aiofastnet tells the class of an exception in the place of
+    one, of which `logging` can only say that it cannot be logged.
+    """
+    exc = context.get("exception")
+    kind = exc if isinstance(exc, type) else type(exc)
+    if issubclass(kind, OSError):
+        said = in_a_line(str(context.get("message", "")).partition("\n")[0])
+        logger.debug("%s: %s", said, kind.__name__ if exc is kind else exc)
+    else:
+        loop.default_exception_handler(context)
+
+
 async def open_transport(config: ConnectionConfig, transport: Transport) -> None:
     """Connect and upgrade; `transport` is open afterwards. Its listener may hear before this returns.
 
     Raises:
-        ConnectFailed: Refused, unreachable, no such name, no WebSocket there, HTTP 5xx. Retryable.
+        ConnectFailed: Refused, unreachable, no such name, no WebSocket there, a TLS handshake that the server
+            broke off, HTTP 5xx. Retryable.
         AccessRefused: HTTP 401 or 403.
         CertificateRefused: TLS certificate not trusted, or of another key than the pinned one.
         IncompatibleServer: Another HTTP status, or TLS where none is spoken.
@@ -77,12 +101,12 @@ async def open_transport(config: ConnectionConfig, transport: Transport) -> None
     dialled: list[socket.socket] = []
 
     async def dial(url: object) -> socket.socket:
-        sock, took_s = await _tcp_connect(config, url.host, url.port)  # type: ignore[attr-defined]
+        sock, took_s = await tcp_connect(config, url.host, url.port)  # type: ignore[attr-defined]
         transport.dialled(sock, took_s, congestion_control(sock))
         dialled.append(sock)
         return sock
 
-    with _translated(config), _hung_up_when_cancelled(dialled):
+    with _translated(config, dialled), _hung_up_when_cancelled(dialled):
         async with asyncio.timeout(config.connect_timeout + config.handshake_timeout):
             await picows.ws_connect(
                 lambda: transport,
@@ -115,95 +139,6 @@ def _hung_up_when_cancelled(dialled: list[socket.socket]) -> Iterator[None]:
         raise
 
 
-async def _resolve(host: str, port: int) -> list[Any]:
-    """Look a name up on a daemon thread.
-
-    The loop's own `getaddrinfo` uses threads that Python waits for at exit: a resolver that hangs would keep a
-    program from ending.
-    """
-    loop = asyncio.get_running_loop()
-    found: asyncio.Future[list[Any]] = loop.create_future()
-
-    def tell(setter: Callable[[Any], None], value: Any) -> None:
-        if not found.done():
-            setter(value)
-
-    def look_up() -> None:
-        outcome: tuple[Callable[[Any], None], Any]
-        try:
-            outcome = (found.set_result, socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
-        except (OSError, UnicodeError) as exc:
-            outcome = (found.set_exception, exc)
-        with contextlib.suppress(RuntimeError):  # the loop has been closed meanwhile
-            loop.call_soon_threadsafe(tell, *outcome)
-
-    threading.Thread(target=look_up, name="pi05-resolver", daemon=True).start()
-    try:
-        return await found
-    except UnicodeError as exc:  # an empty label, or one of more than 63 characters
-        raise ConfigError(f"{host!r} is no valid host name: {exc}") from exc
-
-
-def _use_congestion_control(sock: socket.socket, name: str) -> None:
-    """Ask the kernel for a congestion control; it stays with its own where it has no such, or must not say so.
-
-    BBR is a module on many systems, and `net.ipv4.tcp_allowed_congestion_control` decides who may choose it.
-    """
-    option = getattr(socket, "TCP_CONGESTION", None)  # Linux and FreeBSD
-    if not name or option is None:
-        return
-    try:
-        sock.setsockopt(socket.IPPROTO_TCP, option, name.encode())
-    except OSError as exc:
-        logger.debug("congestion control %s is not to be had here: %s", name, exc)
-
-
-def congestion_control(sock: socket.socket) -> str:
-    """Return which one the kernel uses; "" where it does not say."""
-    option = getattr(socket, "TCP_CONGESTION", None)
-    if option is None:
-        return ""
-    with contextlib.suppress(OSError):
-        return sock.getsockopt(socket.IPPROTO_TCP, option, 16).rstrip(b"\0").decode()
-    return ""
-
-
-async def _tcp_connect(
-    config: ConnectionConfig, host: str, port: int
-) -> tuple[socket.socket, float]:
-    """Resolve and connect, trying every address, within `connect_timeout`; say how long the last step took."""
-    loop = asyncio.get_running_loop()
-    last: OSError | None = None
-    try:
-        async with asyncio.timeout(config.connect_timeout):
-            for family, kind, proto, _, address in await _resolve(host, port):
-                sock = socket.socket(family, kind, proto)
-                sock.setblocking(False)
-                began = loop.time()
-                try:
-                    await loop.sock_connect(sock, address)
-                except OSError as exc:
-                    sock.close()
-                    last = exc
-                    continue
-                except BaseException:
-                    sock.close()
-                    raise
-                took = loop.time() - began
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                notice_vanished_peers(sock)
-                if took > NEAR_S:
-                    _use_congestion_control(sock, config.congestion_control)
-                return sock, took
-    except TimeoutError as exc:
-        raise DeadlineExceeded(
-            "connect",
-            config.connect_timeout,
-            f"Is {host}:{port} reachable from here (firewall, VPN)?",
-        ) from exc
-    raise last if last is not None else OSError(f"no address for {host}")
-
-
 def _ssl_context(config: ConnectionConfig) -> ssl.SSLContext:
     try:
         if config.tls_fingerprint is not None:
@@ -220,8 +155,13 @@ def _ssl_context(config: ConnectionConfig) -> ssl.SSLContext:
 
 
 @contextlib.contextmanager
-def _translated(config: ConnectionConfig) -> Iterator[None]:
-    """Turn every foreign error of connecting into one of ours, with its remedy."""
+def _translated(config: ConnectionConfig, dialled: Sequence[socket.socket] = ()) -> Iterator[None]:
+    """Turn every foreign error of connecting into one of ours, with its remedy.
+
+    Args:
+        config: Of the connection.
+        dialled: Filled once TCP is open: who ends it then has accepted it before.
+    """
     url = config.url
     try:
         yield
@@ -239,14 +179,26 @@ def _translated(config: ConnectionConfig) -> Iterator[None]:
             config.handshake_timeout,
             "A stock OpenPI server answers nobody while it computes; it is tried again.",
         ) from exc
-    except socket.gaierror as exc:
-        raise ConnectFailed(f"{url}: the host name cannot be resolved ({exc.strerror})") from exc
-    except ConnectionRefusedError as exc:
-        raise ConnectFailed(
-            f"{url}: connection refused: no server listens there. Is it running?"
-        ) from exc
     except OSError as exc:
-        raise ConnectFailed(f"{url}: {exc.strerror or exc}") from exc
+        raise _socket_error(config, exc, accepted=bool(dialled)) from exc
+
+
+def _socket_error(config: ConnectionConfig, exc: OSError, *, accepted: bool) -> Exception:
+    url = config.url
+    if isinstance(exc, socket.gaierror):
+        return ConnectFailed(f"{url}: the host name cannot be resolved ({exc.strerror})")
+    if isinstance(exc, ConnectionRefusedError):
+        return ConnectFailed(f"{url}: connection refused: no server listens there. Is it running?")
+    if isinstance(exc, ConnectionAbortedError) and exc.errno is None:
+        # asyncio's and aiofastnet's way to say that TLS took too long
+        return DeadlineExceeded(
+            "TLS handshake",
+            config.handshake_timeout,
+            "A server that wants ws://, a tunnel to a host that drops everything, or one that is busy?",
+        )
+    if accepted and isinstance(exc, ConnectionError):
+        return ConnectFailed(f"{url}: {_NO_TLS if url.startswith('wss://') else _NO_WEBSOCKET}")
+    return ConnectFailed(f"{url}: {exc.strerror or str(exc) or type(exc).__name__}")
 
 
 def _tls_error(config: ConnectionConfig, exc: ssl.SSLError) -> Exception:
@@ -265,7 +217,14 @@ def _tls_error(config: ConnectionConfig, exc: ssl.SSLError) -> Exception:
             f"{url}: certificate not trusted: {exc.verify_message}. Give the CA's file as ca_file, or, of a "
             "server with --tls auto, its tls_fingerprint."
         )
-    return IncompatibleServer(f"{url}: TLS failed: {exc.reason or exc}. Is it ws:// there?")
+    if isinstance(exc, ssl.SSLEOFError):
+        return ConnectFailed(f"{url}: {_NO_TLS}")
+    if exc.reason in _PLAIN_THERE:
+        return IncompatibleServer(f"{url}: TLS failed: {exc.reason}. Is it ws:// there?")
+    return ConnectFailed(
+        f"{url}: the TLS handshake was broken off: {exc.reason or exc}. A proxy that has no certificate yet? "
+        "The server's log says why. If it wants to see a certificate, give client_cert_file."
+    )
 
 
 def _status_error(url: str, exc: picows.WSInvalidStatusError) -> Exception:

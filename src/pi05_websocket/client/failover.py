@@ -144,6 +144,11 @@ class Failover:
                 return number
         return None
 
+    def is_late(self, number: int, elapsed_s: float) -> bool:
+        """Say whether a server takes longer than its answers do; not while nobody knows how long that is."""
+        late_s = self.standings[number].late_s(self._settings.quantile)
+        return late_s is not None and elapsed_s > late_s
+
     def hedge(self, asked: int, standby: int, elapsed_s: float, left_s: float) -> bool:
         """Say whether to ask a second server now, and take that out of the budget.
 
@@ -153,9 +158,8 @@ class Failover:
             elapsed_s: Since when.
             left_s: How long the rows last that are left.
         """
-        first, second, settings = self.standings[asked], self.standings[standby], self._settings
-        late_s = first.late_s(settings.quantile)
-        if late_s is None or elapsed_s <= late_s or not second.sound:
+        second, settings = self.standings[standby], self._settings
+        if not self.is_late(asked, elapsed_s) or not second.sound:
             return False
         if left_s - second.mean_s >= settings.safety_s:
             return False

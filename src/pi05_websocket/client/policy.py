@@ -274,7 +274,7 @@ class RemotePolicy:
 
     def _tell_reset(self, greeting: int, dialect: Dialect, observation: Observation) -> None:
         """Tell the server that an episode begins, once; its answer goes before all later ones."""
-        message = self._speaking.reset(dialect, observation)
+        message = self._speaking.reset(dialect, observation, greeting=greeting)
         if message is None:
             return
         buffer = bytearray()

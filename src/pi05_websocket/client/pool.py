@@ -175,6 +175,7 @@ class PolicyPool:
 
         Raises:
             EncodeError: The observation holds something the wire cannot carry.
+            ObservationError: It lacks what each of the servers that are there wants.
         """
         exchange = PoolExchange(self, kept(obs))
         with self._lock:
@@ -185,8 +186,12 @@ class PolicyPool:
                 return exchange
             self._note_change(number)
             self._failover.asked(number)
-            self._ask(exchange, number)
-            trial = self._failover.trial(there, number, time.monotonic())
+            error = self._ask_somebody(exchange, number)
+            if error is not None:
+                raise error
+            number = exchange.asked[-1].number
+            others = [other for other in there if other not in exchange.passed_over]
+            trial = self._failover.trial(others, number, time.monotonic())
             if trial is not None:
                 self._try(exchange, trial)
         return exchange
@@ -254,19 +259,18 @@ class PolicyPool:
                     last.overdue = True
                     self._note_late(last.number)
                 if standby is not None:
-                    self._ask(exchange, standby)
+                    self._ask_as_well(exchange, standby)
             elif (
                 standby is not None
                 and exchange.left_s is not None
                 and len(exchange.asked) == 1
                 and self._failover.hedge(last.number, standby, age_s, exchange.left_s)
             ):
-                self.hedges += 1
                 logger.debug(
                     "no answer from %s after %.3f s, rows for %.3f s are left: %s is asked too",
                     *(self._urls[last.number], age_s, exchange.left_s, self._urls[standby]),
                 )
-                self._ask(exchange, standby)
+                self.hedges += self._ask_as_well(exchange, standby)
 
     # --- who is there; the lock is held ----------------------------------------------------------------------
 
@@ -328,7 +332,45 @@ class PolicyPool:
 
     def _standby(self, exchange: PoolExchange) -> int | None:
         asked = [asked.number for asked in exchange.asked]
-        return None if self._closed else self._failover.standby(self._there(), asked)
+        passed_over = list(exchange.passed_over)
+        return None if self._closed else self._failover.standby(self._there(), asked + passed_over)
+
+    def _ask_somebody(self, exchange: PoolExchange, number: int) -> Exception | None:
+        """Ask a server, or else whoever can be sent the observation; return why nobody can, if so."""
+        before, primary = set(exchange.passed_over), self._failover.primary
+        error = self._try_to_ask(exchange, number)
+        while error is not None:
+            standby = self._standby(exchange)
+            if standby is None:
+                return error
+            number = standby
+            error = self._try_to_ask(exchange, number)
+        if self._failover.primary == primary:  # else it has failed already, and another was asked
+            self._note_change(number)
+            self._failover.primary = number
+        # Only now: where nobody can be sent it, it is the observation's fault and not theirs.
+        for other in exchange.passed_over.keys() - before:
+            self._cannot(other, exchange.passed_over[other])
+        return None
+
+    def _ask_as_well(self, exchange: PoolExchange, number: int) -> bool:
+        """Ask one more server; say whether it could be."""
+        error = self._try_to_ask(exchange, number)
+        if error is not None:
+            self._cannot(number, error)
+        return error is None
+
+    def _try_to_ask(self, exchange: PoolExchange, number: int) -> Exception | None:
+        """Ask a server; return why it cannot be sent the observation, if so.
+
+        Whatever is raised: out of a callback of another server's nobody would hear of it.
+        """
+        try:
+            self._ask(exchange, number)
+        except Exception as exc:
+            exchange.passed_over[number] = exc
+            return exc
+        return None
 
     def _ask(self, exchange: PoolExchange, number: int) -> None:
         server = self._servers[number]
@@ -343,7 +385,11 @@ class PolicyPool:
     def _try(self, exchange: PoolExchange, number: int) -> None:
         """Send a copy, whose answer nobody waits for."""
         self._failover.tried(number)
-        copy = self._submit(exchange, number, stock=True)
+        try:
+            copy = self._submit(exchange, number, stock=True)
+        except Exception as exc:  # a failed trial; the exchange itself is another server's
+            self._cannot(number, exc)
+            return
         copy.when_done(lambda: self._tried(copy, number))
 
     def _submit(self, exchange: PoolExchange, number: int, *, stock: bool = False) -> Exchange:
@@ -375,17 +421,29 @@ class PolicyPool:
 
     def _answered(self, exchange: PoolExchange, asked: Asked) -> None:
         reply = asked.exchange.result(0)
-        if exchange.future.done():
-            return  # somebody else was first
-        self._failover.answered(asked.number, reply.received_at - asked.exchange.sent_at)
+        took_s = reply.received_at - asked.exchange.sent_at
+        if exchange.future.done():  # somebody else was first
+            if not asked.overdue:
+                self._failover.answered(asked.number, took_s)
+            return
+        self._failover.answered(asked.number, took_s)
         self._sameness.follow(asked.number)
-        for other in exchange.asked:
-            if other is not asked and not other.overdue and not other.exchange.done():
-                other.overdue = True
-                self._note_late(other.number)
+        self._note_overdue(exchange, asked)
         exchange.server = self._urls[asked.number]
         exchange.quality = asked.exchange.quality
         exchange.future.set_result(reply)
+
+    def _note_overdue(self, exchange: PoolExchange, winner: Asked) -> None:
+        """Note who should have been faster than the winner: those that were asked before it, or are late."""
+        before = True
+        for other in exchange.asked:
+            if other is winner:
+                before = False
+                continue
+            late = before or self._failover.is_late(other.number, other.exchange.age())
+            if late and not other.overdue and not other.exchange.done():
+                other.overdue = True
+                self._note_late(other.number)
 
     def _failed(self, exchange: PoolExchange, asked: Asked, error: Pi05WebsocketError) -> None:
         if self._closed:
@@ -401,9 +459,9 @@ class PolicyPool:
         if standby is None or (isinstance(error, RequestRefused) and error.kind == "superseded"):
             exchange.future.set_exception(error)
             return
-        self._note_change(standby)
-        self._failover.primary = standby
-        self._ask(exchange, standby)
+        failed = self._ask_somebody(exchange, standby)
+        if failed is not None:
+            exchange.future.set_exception(failed)
 
     def _tried(self, copy: Exchange, number: int) -> None:
         error = _what_is_wrong(copy)
@@ -415,7 +473,12 @@ class PolicyPool:
             elif not self._closed:
                 self._lost(number, error)
 
-    def _lost(self, number: int, error: Pi05WebsocketError) -> None:
+    def _cannot(self, number: int, error: Exception) -> None:
+        if self._failover.standings[number].ejections == 0:
+            logger.warning("%s cannot be sent this observation: %s", self._urls[number], error)
+        self._lost(number, error)
+
+    def _lost(self, number: int, error: Exception) -> None:
         hung_up = isinstance(error, TransportError)
         note = self._failover.lost if hung_up else self._failover.late
         if note(number, time.monotonic()):

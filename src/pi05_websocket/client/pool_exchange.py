@@ -45,6 +45,8 @@ class PoolExchange:
         self.observation = observation
         self.asked: list[Asked] = []
         """In order."""
+        self.passed_over: dict[int, Exception] = {}
+        """Who could not be sent the observation, and why."""
         self.left_s: float | None = None
         """How long the rows last that are left; None: nobody says."""
         self.server: str | None = None

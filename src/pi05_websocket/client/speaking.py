@@ -32,6 +32,8 @@ class Speaking:
         self._session_id = uuid.uuid4().hex
         self._used = False
         self._reset_due = True
+        self._told = 0
+        """Number of the greeting of whom it was said to last."""
 
     def __repr__(self) -> str:
         return f"<Speaking session={self._session_id} reset_due={self._reset_due}>"
@@ -43,17 +45,23 @@ class Speaking:
                 self._session_id = uuid.uuid4().hex
                 self._used, self._reset_due = False, True
 
-    def reset(self, dialect: Dialect, observation: Observation) -> dict[str, Any] | None:
+    def reset(
+        self, dialect: Dialect, observation: Observation, *, greeting: int
+    ) -> dict[str, Any] | None:
         """Return what has to be said before the first request of an episode; None: nothing, or it was said.
 
         Args:
             dialect: The server's.
             observation: The episode's first, or an empty one.
+            greeting: Number of the server's greeting. One that has come in mid-episode is told again if it
+                learns what to do by the reset alone: it may be another process. The others find what they
+                know of an episode by its id, and would forget it.
         """
         if dialect.reset == "none":
             return None
         with self._lock:
-            due, self._reset_due = self._reset_due, False
+            due = self._reset_due or (dialect.reset_needs_prompt and greeting != self._told)
+            self._reset_due, self._told = False, greeting
         return reset_message(dialect, observation) if due else None
 
     def reset_failed(self) -> None:

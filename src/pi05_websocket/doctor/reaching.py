@@ -60,20 +60,38 @@ def _name_and_port(config: ConnectionConfig, findings: list[Finding]) -> bool:
     except (OSError, UnicodeError) as exc:
         findings.append(found("address", "name-unknown", f"{host}: {exc}"))
         return False
-    findings.append(passed("address", f"{host} is {addresses[0][4][0]}"))
-    began = time.monotonic()
-    try:
-        socket.create_connection((host, port), timeout=config.connect_timeout).close()
-    except ConnectionRefusedError:
+    findings.append(
+        passed("address", f"{host} is {', '.join(str(each[4][0]) for each in addresses)}")
+    )
+    silent: list[str] = []
+    error: OSError | None = None
+    for (
+        family,
+        kind,
+        proto,
+        _,
+        address,
+    ) in addresses:  # the client dials them side by side: one that answers is enough
+        began = time.monotonic()
+        try:
+            with socket.socket(family, kind, proto) as sock:
+                sock.settimeout(config.connect_timeout)
+                sock.connect(address)
+        except OSError as exc:
+            error = exc
+            silent.append(f"{address[0]} ({exc})")
+            continue
+        took = 1000 * (time.monotonic() - began)
+        but = f"; not at {', '.join(silent)}" if silent else ""
+        text = f"port {port} accepts connections, after {took:.1f} ms{but}"
+        findings.append(passed("server", text))
+        return True
+    if isinstance(error, ConnectionRefusedError):
         findings.append(found("server", "nothing-listens", f"{host}:{port} refuses connections"))
-        return False
-    except OSError as exc:
-        said = f"{host}:{port} cannot be reached: {exc}"
+    else:
+        said = f"{host}:{port} cannot be reached: {error}"
         findings.append(found("server", "port-silent", said))
-        return False
-    took = 1000 * (time.monotonic() - began)
-    findings.append(passed("server", f"port {port} accepts connections, after {took:.1f} ms"))
-    return True
+    return False
 
 
 def named(exc: Pi05WebsocketError, config: ConnectionConfig) -> Finding:
@@ -90,9 +108,12 @@ def _mistake(exc: Pi05WebsocketError, config: ConnectionConfig) -> str:
             return "fingerprint-differs"
         return "certificate-expired" if "expired" in text else "certificate-untrusted"
     if isinstance(exc, DeadlineExceeded):
-        return "no-greeting" if exc.phase == "metadata" else "port-silent"
-    if "TLS failed" in text or "SSL handshake" in text:
+        phases = {"metadata": "no-greeting", "TLS handshake": "tls-not-spoken"}
+        return phases.get(exc.phase, "port-silent")
+    if "TLS failed" in text:
         return "tls-not-spoken"
+    if "TLS handshake was broken off" in text:  # TLS is spoken there, and not to us now
+        return "server-busy"
     status = _STATUS.search(text)
     if status is not None:
         return "server-busy" if isinstance(exc, ConnectFailed) else "path-wrong"

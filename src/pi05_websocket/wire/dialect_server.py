@@ -128,9 +128,25 @@ def error_answer(dialect: Dialect, text: str, tag: Any = None) -> dict[str, Any]
 
 def _is_reset(dialect: Dialect, message: Mapping[str, Any]) -> bool:
     return all(
-        bool(message.get(key)) if value is True else message.get(key) == value
+        _flag(message, key) if value is True else _word(message, key) == value
         for key, value in dialect.reset_fields.items()
     )
+
+
+def _flag(message: Mapping[str, Any], key: str) -> bool:
+    value = message.get(key)
+    if (
+        isinstance(value, np.ndarray) and value.size != 1
+    ):  # of which nobody can say whether it is true
+        raise DecodeError(f"expected yes or no under {key!r}, got {shortened(value)}")
+    return bool(value)
+
+
+def _word(message: Mapping[str, Any], key: str, default: str | None = None) -> Any:
+    value = message.get(key, default)
+    if isinstance(value, np.ndarray):  # which compares with a word to an array
+        raise DecodeError(f"expected a word under {key!r}, got {shortened(value)}")
+    return value
 
 
 def _status(tag: Any, *, ok: bool) -> dict[str, Any]:
@@ -143,7 +159,7 @@ def _status(tag: Any, *, ok: bool) -> dict[str, Any]:
 
 
 def _example(message: Mapping[str, Any]) -> Unwrapped | Aside:
-    kind, tag = message.get("type", "infer"), message.get("request_id", "default")
+    kind, tag = _word(message, "type", "infer"), message.get("request_id", "default")
     if kind == "ping":
         return Aside(answer={"status": "ok", "ok": True, "type": "ping", "request_id": tag})
     if kind not in ("infer", "predict_action"):
@@ -164,7 +180,7 @@ def _example(message: Mapping[str, Any]) -> Unwrapped | Aside:
 
 
 def _frame(message: Mapping[str, Any]) -> Unwrapped | Aside:
-    if message.get("compute_kv_cache"):
+    if _flag(message, "compute_kv_cache"):
         return Aside(answer={}, gives_history=True)
     seen = message.get("obs")
     first = seen[0] if isinstance(seen, list) and seen else seen

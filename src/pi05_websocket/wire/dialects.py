@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Dialects of OpenPI's wire as small tables: what each server family adds, wraps, answers and calls an error.
 
-In: a name, a URL path, or a server's metadata. Out: a `Dialect`. Pure; `dialect_messages` follows the tables.
+In: a name, a URL path, or a server's metadata. Out: a `Dialect`. Pure; `dialect_robot` and `dialect_server`
+follow the tables.
 The codec is the same in all of them. `OPENPI` adds nothing: whoever speaks it sees stock bytes.
 """
 

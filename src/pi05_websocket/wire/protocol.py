@@ -86,6 +86,7 @@ CLOSE_NORMAL = 1000
 CLOSE_INTERNAL_ERROR = 1011
 
 TRACEBACK_CLOSE_REASON = "Internal server error. Traceback included in previous frame."
+"""Close reason of a stock server after an error, word for word."""
 
 _LONGEST_TRACEBACK = 128 * 1024
 """Characters that a client looks at: what a server of ours sends at most, and more."""
@@ -94,7 +95,6 @@ _METADATA_BYTES = 1024 * 1024
 _METADATA_ITEMS = 16_384
 # Of the first message, which is kept and looked at on every connection. The largest known has a few hundred
 # values; a message of 64 MiB may hold more than a robot has memory for.
-"""Close reason of a stock server after an error, word for word."""
 
 Buffer = bytes | bytearray | memoryview
 

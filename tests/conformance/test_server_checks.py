@@ -142,6 +142,27 @@ def test_a_server_that_does_not_know_the_observation_says_so() -> None:
     assert "KeyError: 'observation/image'. Give one that its policy takes" in verdict.got
 
 
+def test_another_observation_is_no_broken_clause() -> None:
+    """Of a server that keeps every clause; what must be asked for is skipped, and the last line says why."""
+
+    def answers(self, protocol, heard):
+        protocol.read(heard.said)
+        raise KeyError("observation/images/front")
+        yield b""
+
+    with running(changed("answers", answers)) as server:
+        verdicts = examined(server.url)
+    assert failures(verdicts) == [], report(verdicts, "strict")
+    assert not conforms(verdicts)
+    outcomes = {each.check: (each.outcome, each.lacks) for each in verdicts}
+    for check in ("actions", "rt-answer", "rt-wrong", "rt-stock", "images-wrong", "half"):
+        assert outcomes[check] == ("skipped", "observation"), check
+    last = report(verdicts, "strict").splitlines()[-1]
+    assert "refused the observation" in last
+    assert "--observation FILE" in last
+    assert "--keymap NAME" in last
+
+
 @pytest.mark.parametrize(
     ("check", "change"),
     [

@@ -42,6 +42,6 @@ def look(check: Check[Target], target: Target) -> Verdict:
     try:
         return verdict(check, check.look(target))
     except (Unmet, OSError) as exc:  # nothing came, or the connection broke: the other checks go on
-        return skipped(check, str(exc))
+        return skipped(check, str(exc), exc.lacks if isinstance(exc, Unmet) else "")
     finally:
         target.hang_up()

@@ -20,13 +20,14 @@ from pi05_websocket.conformance.frames import HttpHead, request_head
 from pi05_websocket.conformance.judging import decoded, is_error, last_line
 from pi05_websocket.conformance.link import SEND_PATIENCE_S, Heard, Link, dial
 from pi05_websocket.conformance.sockets import open_socket, read_http, send_all
+from pi05_websocket.conformance.verdicts import Lacks
 from pi05_websocket.data import Observation
 from pi05_websocket.errors import ObservationError
 from pi05_websocket.wire import codec
 from pi05_websocket.wire.dialect_robot import request_message, reset_message
 from pi05_websocket.wire.dialects import DIALECTS, Dialect
 
-__all__ = ["ServerSettings", "Session", "Target", "Unmet"]
+__all__ = ["ObservationRefused", "ServerSettings", "Session", "Target", "Unmet"]
 
 _LONGEST_BODY: Final = 64 * 1024
 """What is read of an answer to a plain GET; a health check's has three bytes."""
@@ -34,6 +35,14 @@ _LONGEST_BODY: Final = 64 * 1024
 
 class Unmet(Exception):
     """What a check needs did not come; the text says what."""
+
+    lacks: Lacks = ""
+
+
+class ObservationRefused(Unmet):
+    """The server's policy takes another observation than it was sent."""
+
+    lacks: Lacks = "observation"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +90,7 @@ class Session:
         """Return the message for an observation; None: the target's.
 
         Raises:
-            Unmet: The server's metadata asks for more than the observation has.
+            ObservationRefused: The server's metadata asks for more than the observation has.
         """
         target = self._target
         try:
@@ -93,7 +102,7 @@ class Session:
                 request_id=str(next(target.numbers)),
             )
         except ObservationError as exc:
-            raise Unmet(str(exc)) from exc
+            raise ObservationRefused(str(exc)) from exc
 
     def ask(self, message: Any = None) -> Heard:
         """Send a message, as it is or still to be encoded, and return what comes back; None: a request."""
@@ -194,7 +203,8 @@ class Target:
         """Return the answer in what was heard.
 
         Raises:
-            Unmet: It is none.
+            ObservationRefused: It is an error.
+            Unmet: There is none.
         """
         said = heard.said
         if isinstance(said, bytes) and not is_error(self.dialect, said):
@@ -202,7 +212,7 @@ class Target:
         if said is None:
             raise Unmet(f"expected an answer, got {heard}")
         text = said if isinstance(said, str) else str(decoded(said))
-        raise Unmet(
+        raise ObservationRefused(
             f"the server answers the observation with an error: {last_line(text)[:200]}. "
             "Give one that its policy takes: keymap or observation."
         )

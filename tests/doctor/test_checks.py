@@ -53,6 +53,13 @@ class TestAnswer:
         found_ = check_answer(answer(rows, pose), replace(SETUP, action_kind=kind))
         assert [f.outcome for f in found_] == ["passed"]
 
+    @pytest.mark.parametrize(
+        ("pose", "outcome"), [(np.zeros(6), "passed"), (POSE, "refused"), (None, "refused")]
+    )
+    def test_zeros_where_the_arm_is_at_zero(self, pose, outcome) -> None:
+        """They are a plan that stays; anywhere else they are none."""
+        assert [f.outcome for f in check_answer(answer(np.zeros((10, 6)), pose), SETUP)] == [outcome]
+
     def test_many_joints_are_not_permuted(self) -> None:
         """Of more than eight joints that are off no order is tried; a name is made up for each."""
         pose = np.arange(10, dtype=np.float32) * 37

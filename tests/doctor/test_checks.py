@@ -58,7 +58,9 @@ class TestAnswer:
     )
     def test_zeros_where_the_arm_is_at_zero(self, pose, outcome) -> None:
         """They are a plan that stays; anywhere else they are none."""
-        assert [f.outcome for f in check_answer(answer(np.zeros((10, 6)), pose), SETUP)] == [outcome]
+        assert [f.outcome for f in check_answer(answer(np.zeros((10, 6)), pose), SETUP)] == [
+            outcome
+        ]
 
     def test_many_joints_are_not_permuted(self) -> None:
         """Of more than eight joints that are off no order is tried; a name is made up for each."""
@@ -278,7 +280,8 @@ class TestDataset:
         """As `joint_offsets` wants it."""
         predicted = self.WAY.copy()
         predicted[:, 2] += 90
-        assert self.judged(predicted)[0].fix == "--policy.joint_offsets='{elbow_flex: 90}'"
+        fix = self.judged(predicted)[0].fix
+        assert fix.startswith("--policy.joint_offsets='{elbow_flex: 90}' with LeRobot")
 
     def test_no_task_is_not_another_one(self) -> None:
         """Without a task the data set's own is sent."""

@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +14,10 @@ import pytest
 from mistakes import SEEDS, World
 
 from pi05_websocket.cli import main
-from pi05_websocket.doctor.catalogue import MISTAKES
+from pi05_websocket.cli.doctor import DoctorCommand
+from pi05_websocket.cli.run import RunCommand
+from pi05_websocket.cli.server_access import ServerAccess
+from pi05_websocket.doctor.catalogue import MISTAKES, Mistake
 from pi05_websocket.doctor.examination import examine
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "doctor.md"
@@ -63,6 +68,20 @@ def test_every_promise_is_seeded() -> None:
     assert set(SEEDS) == set(MISTAKES)
     assert len(SEEDS) >= 40
     assert sum(m.verdict in ("refused", "look") for m in MISTAKES.values()) >= 39
+
+
+@pytest.mark.parametrize("mistake", MISTAKES.values(), ids=list(MISTAKES))
+def test_a_fix_has_words_for_both_command_lines(mistake: Mistake) -> None:
+    """What only LeRobot's has a flag for is said to be LeRobot's, or beside what there is without it."""
+    ours = {
+        field.name.replace("_", "-")
+        for command in (DoctorCommand, RunCommand, ServerAccess)
+        for field in dataclasses.fields(command)
+    }
+    theirs = re.findall(r"--policy\.(\w+)", mistake.fix)
+    own = any(f"--{name}" in mistake.fix.replace("--policy.", "") for name in ours)
+    named = re.search(r"with LeRobot|KeyMap\.\w+", mistake.fix)
+    assert not theirs or own or named, mistake.fix
 
 
 def test_the_page_is_the_table() -> None:

@@ -160,7 +160,7 @@ _ALL = (
         "metadata",
         "refused",
         "The metadata is that of another family than the chosen dialect, or of one that is not certain.",
-        "Set `--policy.dialect` (docs/topics/dialects.md), or `auto`; or serve the checkpoint with OpenPI's "
+        "Set --dialect (--policy.dialect; docs/topics/dialects.md), or `auto`; or serve the checkpoint with OpenPI's "
         "serve_policy.py or `pi05-websocket serve`.",
     ),
     Mistake(
@@ -324,36 +324,38 @@ _ALL = (
         "answer",
         "refused",
         "The actions are small numbers about 0 whatever the pose is: differences, sent as targets.",
-        "Add AbsoluteActions to the server's output transforms, or say what they are: "
-        "--policy.action_kind=delta.",
+        "Let the server answer targets (with OpenPI: AbsoluteActions in its output transforms), or say what "
+        "they are: --policy.action_kind=delta with LeRobot, KeyMap.action_kind without.",
     ),
     Mistake(
         "answer-sign",
         "answer",
         "look",
         "The first action is the pose of a joint with the other sign.",
-        "Do the task by hand in shadow mode, which shows the sign; then --policy.joint_signs='{JOINT: -1}'.",
+        "Do the task by hand in shadow mode, which shows the sign; then --policy.joint_signs='{JOINT: -1}' "
+        "with LeRobot, unit_map(signs=...) without.",
     ),
     Mistake(
         "answer-order",
         "answer",
         "look",
         "The first action is the pose with joints exchanged.",
-        "If it is so, give the policy's order as joint_names.",
+        "If it is so, give the policy's order as joint_names (--policy.joint_names, KeyMap.joint_names).",
     ),
     Mistake(
         "answer-offset",
         "answer",
         "look",
         "The first action of a joint is a quarter or a half turn away from its pose: another zero.",
-        "If it is so: --policy.joint_offsets='{JOINT: 90}', or calibrate as for the data set.",
+        "If it is so, calibrate as for the data set, or: --policy.joint_offsets='{JOINT: 90}' with LeRobot, "
+        "unit_map(offsets=...) without.",
     ),
     Mistake(
         "answer-gripper-fraction",
         "answer",
         "look",
         "The gripper's action is 0 to 1, the robot counts 0 to 100.",
-        "Set --policy.policy_joint_units='{gripper: fraction}'.",
+        "Set --policy.policy_joint_units='{gripper: fraction}' with LeRobot, unit_map(policy_units=...) without.",
     ),
     Mistake(
         "answer-far",
@@ -448,7 +450,7 @@ _ALL = (
         "refused",
         "The gripper is outside of 0 to 100.",
         "Calibrate the gripper; for a driver that counts degrees: "
-        "--policy.robot_joint_units='{gripper: degrees}'.",
+        "--policy.robot_joint_units='{gripper: degrees}' with LeRobot, unit_map(robot_units=...) without.",
     ),
     Mistake(
         "units-unsaid",
@@ -590,7 +592,7 @@ _ALL = (
         "data set",
         "refused",
         "With --dataset: the policy counts a joint the other way round than the recorded actions.",
-        "Set --policy.joint_signs='{JOINT: -1}'.",
+        "Set --policy.joint_signs='{JOINT: -1}' with LeRobot, unit_map(signs=...) without.",
     ),
     Mistake(
         "dataset-order",
@@ -604,14 +606,14 @@ _ALL = (
         "data set",
         "refused",
         "With --dataset: the policy's numbers are the recorded ones times a constant, another unit.",
-        "Set --policy-units (--policy.policy_units, --policy.policy_joint_units) to what the policy uses.",
+        "Set --policy-units to what the policy uses (with LeRobot --policy.policy_units, --policy.policy_joint_units).",
     ),
     Mistake(
         "dataset-offset",
         "data set",
         "refused",
         "With --dataset: the policy's numbers are the recorded ones plus a constant, another zero.",
-        "Set --policy.joint_offsets, or calibrate as for the data set.",
+        "Set --policy.joint_offsets with LeRobot, unit_map(offsets=...) without, or calibrate as for the data set.",
     ),
     Mistake(
         "dataset-far",

@@ -77,12 +77,14 @@ def _explained(
         signs = ", ".join(f"{names[i]}: -1" for i in far)
         return (
             "answer-sign",
-            f"Compare with how the arm moves in shadow mode; then joint_signs {{{signs}}}.",
+            "Compare with how the arm moves in shadow mode; then "
+            f"--policy.joint_signs='{{{signs}}}' with LeRobot, unit_map(signs=...) without.",
         )
     order = _order(first, at, near, far)
     if order is not None:
         shown = ", ".join(names[i] for i in order)
-        return "answer-order", f"If the policy's order is {shown}: give it as joint_names."
+        named = "joint_names (--policy.joint_names, KeyMap.joint_names)"
+        return "answer-order", f"If the policy's order is {shown}: give it as {named}."
     turns = [90 * round((first[i] - at[i]) / 90) for i in far]
     if all(
         turn and abs(first[i] - at[i] - turn) <= near[i] for i, turn in zip(far, turns, strict=True)
@@ -90,7 +92,8 @@ def _explained(
         offsets = ", ".join(f"{names[i]}: {turn}" for i, turn in zip(far, turns, strict=True))
         return (
             "answer-offset",
-            f"If the arm is calibrated as the data set's was not: joint_offsets {{{offsets}}}.",
+            "If the arm is calibrated as the data set's was not: "
+            f"--policy.joint_offsets='{{{offsets}}}' with LeRobot, unit_map(offsets=...) without.",
         )
     return "answer-far", ""
 

@@ -49,6 +49,28 @@ def test_overview_imports_nothing_heavy() -> None:
     assert done.returncode == 0
 
 
+def test_what_lets_in_is_said_in_flags(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A key and a certificate are given to a command with its flags, not with Python's settings."""
+    (tmp_path / "refused_command.py").write_text(
+        "from pi05_websocket import errors\n"
+        "def run(argv):\n"
+        "    kind = getattr(errors, argv[0])\n"
+        "    facts = {'expected': argv[1]} if len(argv) > 1 else {}\n"
+        "    raise kind('no', remedy='Set headers', **facts)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(cli.COMMANDS, "ask", cli.Command(module="refused_command", summary=""))
+    told = []
+    for words in (["AccessRefused"], ["CertificateRefused"], ["CertificateRefused", "sha256:1"]):
+        assert cli.main(["ask", *words]) == 1
+        told.append(capsys.readouterr().err)
+    assert "--api-key-file" in told[0]
+    assert "--ca-file" in told[1]
+    assert ["Set headers" in text for text in told] == [False, False, True]
+
+
 def test_errors_become_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

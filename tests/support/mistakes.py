@@ -187,12 +187,13 @@ def never_answering(connection: Any) -> None:
         pass
 
 
-def http(status: str) -> Callable[[socket.socket], None]:
+def http(status: str, body: str = "") -> Callable[[socket.socket], None]:
     """Return a talk that answers any request with a status."""
 
     def talk(connection: socket.socket) -> None:
         connection.recv(4096)
-        connection.sendall(f"HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n".encode())
+        head = f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\n\r\n"
+        connection.sendall(f"{head}{body}".encode())
 
     return talk
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
-from pi05_websocket.errors import Pi05WebsocketError
+from pi05_websocket.errors import AccessRefused, CertificateRefused, Pi05WebsocketError
 
 __all__ = ["COMMANDS", "EXIT_FAILED", "EXIT_OK", "EXIT_USAGE", "Command", "main"]
 
@@ -89,6 +89,12 @@ COMMANDS: dict[str, Command] = {
     ),
 }
 
+_KEY_FLAGS = (
+    "Name the environment variable that holds the key with --api-key-env, or the file with --api-key-file; "
+    "--auth-scheme bearer for servers that want a bearer token."
+)
+_CERTIFICATE_FLAGS = "Give the authority's file as --ca-file, or, of a server with --tls auto, its --tls-fingerprint."
+
 _EXAMPLES = """\
 examples:
   pi05-websocket demo                                 the whole loop, nothing to prepare
@@ -118,10 +124,19 @@ def _run(command: Command, argv: list[str]) -> int:
     try:
         return int(importlib.import_module(command.module).run(argv))
     except Pi05WebsocketError as exc:
-        print(f"error: {exc}", file=sys.stderr)
+        print(f"error: {_in_flags(exc)}", file=sys.stderr)
         return EXIT_USAGE if isinstance(exc, ValueError) else EXIT_FAILED
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
+
+
+def _in_flags(exc: Pi05WebsocketError) -> str:
+    """Return an error's text; what to do about it in words of the command line, where Python's are others."""
+    if isinstance(exc, AccessRefused):
+        return f"{exc.said}. {_KEY_FLAGS}"
+    if isinstance(exc, CertificateRefused) and not exc.expected:
+        return f"{exc.said}. {_CERTIFICATE_FLAGS}"
+    return str(exc)
 
 
 def _overview() -> str:

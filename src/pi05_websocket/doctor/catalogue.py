@@ -139,7 +139,8 @@ _ALL = (
         "server",
         "refused",
         "The server lets nobody in now: it is starting, full or being drained.",
-        "Wait until it has loaded its model; `GET /readyz` of its operations port says why.",
+        "Starting: wait until it has loaded its model. Full or drained: take another server, or ask who runs it; "
+        "`GET /readyz` of its operations port says why.",
     ),
     Mistake(
         "no-greeting",
@@ -160,8 +161,8 @@ _ALL = (
         "metadata",
         "refused",
         "The metadata is that of another family than the chosen dialect, or of one that is not certain.",
-        "Set --dialect (--policy.dialect; docs/topics/dialects.md), or `auto`; or serve the checkpoint with OpenPI's "
-        "serve_policy.py or `pi05-websocket serve`.",
+        "Set --dialect (--policy.dialect; docs/topics/dialects.md), or `auto`; or serve the checkpoint with "
+        "OpenPI's serve_policy.py or `pi05-websocket serve`.",
     ),
     Mistake(
         "metadata-width",
@@ -355,7 +356,8 @@ _ALL = (
         "answer",
         "look",
         "The gripper's action is 0 to 1, the robot counts 0 to 100.",
-        "Set --policy.policy_joint_units='{gripper: fraction}' with LeRobot, unit_map(policy_units=...) without.",
+        "Set --policy.policy_joint_units='{gripper: fraction}' with LeRobot, "
+        "unit_map(policy_units=...) without.",
     ),
     Mistake(
         "answer-far",
@@ -606,14 +608,16 @@ _ALL = (
         "data set",
         "refused",
         "With --dataset: the policy's numbers are the recorded ones times a constant, another unit.",
-        "Set --policy-units to what the policy uses (with LeRobot --policy.policy_units, --policy.policy_joint_units).",
+        "Set --policy-units to what the policy uses (with LeRobot --policy.policy_units, "
+        "--policy.policy_joint_units).",
     ),
     Mistake(
         "dataset-offset",
         "data set",
         "refused",
         "With --dataset: the policy's numbers are the recorded ones plus a constant, another zero.",
-        "Set --policy.joint_offsets with LeRobot, unit_map(offsets=...) without, or calibrate as for the data set.",
+        "Set --policy.joint_offsets with LeRobot, unit_map(offsets=...) without, or calibrate as for the data "
+        "set.",
     ),
     Mistake(
         "dataset-far",

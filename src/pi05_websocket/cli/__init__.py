@@ -93,7 +93,10 @@ _KEY_FLAGS = (
     "Name the environment variable that holds the key with --api-key-env, or the file with --api-key-file; "
     "--auth-scheme bearer for servers that want a bearer token."
 )
-_CERTIFICATE_FLAGS = "Give the authority's file as --ca-file, or, of a server with --tls auto, its --tls-fingerprint."
+_CERTIFICATE_FLAGS = (
+    "Give the authority's file as --ca-file, or, of a server with --tls auto, its "
+    "--tls-fingerprint."
+)
 
 _EXAMPLES = """\
 examples:

@@ -275,7 +275,8 @@ def _status_error(url: str, exc: picows.WSInvalidStatusError) -> Exception:
         return AccessRefused(
             f"{url}: HTTP {status}: the server wants a key, or refused this one",
             remedy="Give it as api_key_file or api_key_env (ConnectionConfig: "
-            "headers=load_headers(api_key_file=...)); auth_scheme='bearer' for servers that want a bearer token.",
+            "headers=load_headers(api_key_file=...)); auth_scheme='bearer' for servers that want a "
+            "bearer token.",
         )
     if status in _RETRYABLE_STATUS:
         return _not_now(url, status, exc)

@@ -139,8 +139,8 @@ _ALL = (
         "server",
         "refused",
         "The server lets nobody in now: it is starting, full or being drained.",
-        "Starting: wait until it has loaded its model. Full or drained: take another server, or ask who runs it; "
-        "`GET /readyz` of its operations port says why.",
+        "Starting: wait until it has loaded its model. Full or drained: take another server, or ask who runs "
+        "it; `GET /readyz` of its operations port says why.",
     ),
     Mistake(
         "no-greeting",
@@ -366,6 +366,13 @@ _ALL = (
         "The first action is far from the pose, and no known mistake explains it.",
         "Look at the table: is the arm where the policy's episodes begin? If yes: units, sign, order; "
         "shadow mode tells which.",
+    ),
+    Mistake(
+        "rates-differ",
+        "timing",
+        "refused",
+        "In LeRobot's words: the loop's rate (`--fps`, 30 where it is left out) is another than the policy's.",
+        "Set both to the rate of the policy's data set: with LeRobot --fps and --policy.control_hz.",
     ),
     Mistake(
         "horizon-beyond-chunk",

@@ -17,7 +17,7 @@ from pi05_websocket.chunks.budget import Measured, budget
 from pi05_websocket.doctor.facts import AnswerFacts, Setup
 from pi05_websocket.doctor.findings import Finding, found, passed
 
-__all__ = ["check_answer", "check_timing"]
+__all__ = ["check_answer", "check_rates", "check_timing"]
 
 _NEAR = 4.0
 """Degrees or percent that a first row may be off at least."""
@@ -119,6 +119,15 @@ def _nearest(setup: Setup) -> float:
 def _names(setup: Setup, count: int) -> list[str]:
     names = [name.removesuffix(".pos") for name in setup.key_map.joint_names]
     return names if len(names) == count else [f"joint {number}" for number in range(count)]
+
+
+def check_rates(setup: Setup) -> list[Finding]:
+    """Return whether the loop runs at the rate that the policy's settings say; nothing where it does."""
+    loop, policy = setup.loop_hz, setup.control_hz
+    if loop is None or abs(loop - policy) <= 0.01 * policy:
+        return []
+    said = f"the loop will run at {loop:g} Hz (--fps), the policy's rows are {policy:g} a second"
+    return [found("timing", "rates-differ", said)]
 
 
 def check_timing(answer: AnswerFacts, setup: Setup) -> list[Finding]:

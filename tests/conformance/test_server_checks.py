@@ -120,13 +120,24 @@ def test_a_server_with_keys_refuses_others_before_the_upgrade(tmp_path) -> None:
 
 
 def test_what_could_not_be_looked_at_is_no_conformance() -> None:
-    """Nobody listens: everything is skipped with the reason, and it does not conform."""
+    """Nobody listens: everything is skipped, one sentence says why, and it does not conform."""
     with running(GoodServer) as server:
         url = server.url
     verdicts = examined(url, only=("S-7", "S-16"))
     assert {each.outcome for each in verdicts} == {"skipped"}
     assert not conforms(verdicts)
-    assert "Not everything could be judged." in report(verdicts, url)
+    assert {each.lacks for each in verdicts} == {"server"}
+    assert report(verdicts, url).startswith(f"Nothing could be judged: {url}: Connection refused")
+    assert len(report(verdicts, url).splitlines()) == 1
+
+
+def test_a_refusal_is_cut_at_a_word() -> None:
+    """What is left out is marked."""
+    words = "RequestRefused: late: " + "inference " * 20
+    with running(changed("refusal", lambda self: words)) as server:
+        [verdict] = examined(server.url, only=("refusal",))
+    assert verdict.got.endswith("inference …")
+    assert len(verdict.got) <= 80
 
 
 def test_a_server_that_does_not_know_the_observation_says_so() -> None:

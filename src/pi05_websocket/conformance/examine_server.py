@@ -31,10 +31,14 @@ SERVER_CHECKS: Final[tuple[Check[Target], ...]] = (
 
 
 def examine_server(settings: ServerSettings, checks: Sequence[Check[Target]]) -> Iterator[Verdict]:
-    """Yield a verdict for each check."""
+    """Yield a verdict for each check; where nobody is at the address, the first one is dialled for alone."""
     target = Target(settings)
-    for check in checks:
-        yield look(check, target)
+    missing = ""
+    for number, check in enumerate(checks):
+        verdict = skipped(check, missing, "server") if missing else look(check, target)
+        if number == 0 and verdict.lacks == "server":
+            missing = verdict.got
+        yield verdict
 
 
 def look(check: Check[Target], target: Target) -> Verdict:

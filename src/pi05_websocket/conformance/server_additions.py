@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import Any, Final
 
 import numpy as np
@@ -33,6 +34,8 @@ from pi05_websocket.wire.refusals import REFUSED
 __all__ = ["CHECKS"]
 
 _SEQ: Final = 41
+_LONGEST_REFUSAL: Final = 80
+"""Characters of a refusal that are shown, cut at a word."""
 _NO_REALTIME: Final = "no _rt of version 1 in the metadata"
 
 
@@ -122,7 +125,7 @@ def _refusal(target: Target) -> Found:
         session.answer()
     except Unmet as exc:
         return wrong(f"after a refusal: {exc}")
-    return ok(said[:80])
+    return ok(textwrap.shorten(said, _LONGEST_REFUSAL, placeholder=" …"))
 
 
 def _images(target: Target) -> Found:

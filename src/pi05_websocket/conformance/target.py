@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import socket
 import ssl
 import time
 from collections.abc import Iterator, Mapping
@@ -27,7 +28,7 @@ from pi05_websocket.wire import codec
 from pi05_websocket.wire.dialect_robot import request_message, reset_message
 from pi05_websocket.wire.dialects import DIALECTS, Dialect
 
-__all__ = ["ObservationRefused", "ServerSettings", "Session", "Target", "Unmet"]
+__all__ = ["ObservationRefused", "ServerSettings", "Session", "Target", "Unmet", "Unreached"]
 
 _LONGEST_BODY: Final = 64 * 1024
 """What is read of an answer to a plain GET; a health check's has three bytes."""
@@ -43,6 +44,12 @@ class ObservationRefused(Unmet):
     """The server's policy takes another observation than it was sent."""
 
     lacks: Lacks = "observation"
+
+
+class Unreached(Unmet):
+    """Nobody is at the server's address: nothing listens, or there is no such host."""
+
+    lacks: Lacks = "server"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,7 +177,7 @@ class Target:
                 self.settings.send_patience_s,
             )
         except (OSError, ValueError) as exc:
-            raise Unmet(f"{self.settings.url}: {exc}") from exc
+            raise _unmet(self.settings.url, exc) from exc
         if link is not None:
             self._links.append(link)
         return link, response, key
@@ -244,7 +251,7 @@ class Target:
         try:
             sock = open_socket(settings.url, settings.patience_s, settings.tls)
         except OSError as exc:
-            raise Unmet(f"{settings.url}: {exc}") from exc
+            raise _unmet(settings.url, exc) from exc
         with sock:
             yield sock
 
@@ -253,6 +260,12 @@ class Target:
         for link in self._links:
             link.close()
         self._links.clear()
+
+
+def _unmet(url: str, exc: OSError | ValueError) -> Unmet:
+    nobody = isinstance(exc, ConnectionRefusedError | socket.gaierror)
+    kind = Unreached if nobody else Unmet
+    return kind(f"{url}: {exc.strerror or exc}" if isinstance(exc, OSError) else f"{url}: {exc}")
 
 
 def _body(sock: Any, head: HttpHead, received: bytes, timeout_s: float) -> bytes:

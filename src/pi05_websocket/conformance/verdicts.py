@@ -100,6 +100,11 @@ def as_maps(verdicts: Sequence[Verdict], who: str) -> dict[str, Any]:
 
 def report(verdicts: Sequence[Verdict], who: str) -> str:
     """Return the verdicts as a table, and what they come to in a sentence."""
+    if verdicts and all(each.lacks == "server" for each in verdicts):
+        return (
+            f"Nothing could be judged: {verdicts[0].got}. Is the server running, and are host and port right? "
+            "On another computer it needs --host 0.0.0.0."
+        )
     names = max((len(each.check) for each in verdicts), default=5)
     ids = max((len(_ids(each)) for each in verdicts), default=6)
     lines = [f"{who}, protocol {PROTOCOL_VERSION}", ""]

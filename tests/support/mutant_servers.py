@@ -262,9 +262,10 @@ def _failure_goes_on(
 def _failure_ends_all(
     self: GoodServer, link: Link, protocol: ServerProtocol, exc: Exception
 ) -> None:
+    for each in self.links:  # before the error is told: who has it asks the others at once
+        if each is not link:
+            each.close()
     GoodServer.fail(self, link, protocol, exc)
-    for each in self.links:
-        each.close()
 
 
 def _all_end(self: GoodServer) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -21,6 +22,44 @@ def test_overview(words: list[str], code: int, capsys: pytest.CaptureFixture[str
         assert f"  {name}" in shown
         assert command.summary in shown
     assert "examples:" in shown
+
+
+@pytest.mark.parametrize("command", ["doctor", "conformance"])
+def test_exit_codes_are_a_line_of_their_own(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Below the examples, not behind the last one."""
+    assert cli.main([command, "--help"]) == 0
+    assert any(line.startswith("exit codes: 0") for line in capsys.readouterr().out.splitlines())
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("words", [["--help"], ["replay", "--help"], ["doctor", "--help"]])
+def test_a_closed_pipe_ends_it_quietly(words: list[str], unbuffered: str) -> None:
+    """As `| head` does: no traceback, no complaint at the end."""
+    read, write = os.pipe()
+    os.close(read)
+    program = f"import sys; from pi05_websocket.cli import main; sys.exit(main({words!r}))"
+    with open(write, "wb") as unread:
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            stdout=unread,
+            stderr=subprocess.PIPE,
+            timeout=60,
+            env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+        )
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+def test_a_connection_that_breaks_is_no_closed_pipe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its error is not swallowed."""
+    (tmp_path / "broken_command.py").write_text("def run(argv):\n    raise BrokenPipeError\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(cli.COMMANDS, "break", cli.Command(module="broken_command", summary=""))
+    with pytest.raises(BrokenPipeError):
+        cli.main(["break"])
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command `pi05-websocket`: a table of sub-commands, each imported when it is asked for.
 
-In: words. Out: an exit code: 0 done, 1 it did not work, 2 the words make no sense, 130 Ctrl-C.
+In: words. Out: an exit code: 0 done, 1 it did not work, 2 the words make no sense, 130 Ctrl-C, 141 nobody
+reads what is printed.
 """
 
 from __future__ import annotations
 
 import difflib
 import importlib
+import os
+import select
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +24,8 @@ EXIT_OK = 0
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
+EXIT_UNREAD = 141
+"""As of a program that SIGPIPE ends."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +114,32 @@ examples:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
+    try:
+        code = _main(argv)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        if not _unread():  # a connection's, and no business of a `| head`
+            raise
+        return EXIT_UNREAD
+    return code
+
+
+def _unread() -> bool:
+    """Say whether nobody reads standard output any more; then what is left of it goes nowhere."""
+    try:
+        out = sys.stdout.fileno()
+    except (OSError, ValueError):  # it is no file
+        return False
+    poll = select.poll()
+    poll.register(out, 0)
+    if not poll.poll(0):  # errors and hang-ups are told without being asked for
+        return False
+    # Python flushes once more at its end, and would complain.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), out)
+    return True
+
+
+def _main(argv: Sequence[str] | None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or words[0] in ("-h", "--help", "help"):
         print(_overview())

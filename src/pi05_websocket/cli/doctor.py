@@ -47,6 +47,7 @@ examples:
   pi05-websocket doctor --robot my_arm:MyArm --keymap droid --control-hz 15
   pi05-websocket doctor --robot.type=so101_follower --robot.port=/dev/ttyACM0 ... --policy.websocket_url=...
                                                                       the words of lerobot-rollout as they are
+
 exit codes: 0 nothing is wrong (look at what is marked LOOK), 1 something is, 2 the words make no sense
 """
 

@@ -120,24 +120,36 @@ class ConnectFailed(TransportError):
 
 
 class AccessRefused(ConnectFailed):
-    """The server, or a proxy before it, refused our credentials (HTTP 401 or 403)."""
+    """The server, or a proxy before it, refused our credentials (HTTP 401 or 403).
+
+    Attributes:
+        said: What happened.
+        remedy: What to do about it, in the words of the Python settings.
+    """
 
     retryable = False
+
+    def __init__(self, said: str, *, remedy: str = "") -> None:
+        self.said, self.remedy = said, remedy
+        super().__init__(f"{said}. {remedy}" if remedy else said)
 
 
 class CertificateRefused(ConnectFailed):
     """The server's TLS certificate is not trusted by our settings.
 
     Attributes:
+        said: What happened.
+        remedy: What to do about it, in the words of the Python settings.
         expected: The fingerprint that was pinned with `tls_fingerprint`, empty where none was.
         got: The fingerprint of the key that the server showed, likewise.
     """
 
     retryable = False
 
-    def __init__(self, message: str, *, expected: str = "", got: str = "") -> None:
+    def __init__(self, said: str, *, remedy: str = "", expected: str = "", got: str = "") -> None:
+        self.said, self.remedy = said, remedy
         self.expected, self.got = expected, got
-        super().__init__(message)
+        super().__init__(f"{said}. {remedy}" if remedy else said)
 
 
 class ConnectionLost(TransportError):

@@ -38,7 +38,19 @@ def test_a_good_server_is_exit_code_0(
     told = json.loads(file.read_text())
     assert told["conforms"] is True
     assert told["protocol"] == "1.0"
-    assert {"check", "clauses", "level", "outcome", "expected", "got"} == set(told["verdicts"][0])
+    facts = {"check", "clauses", "level", "outcome", "expected", "got", "lacks"}
+    assert set(told["verdicts"][0]) == facts
+
+
+def test_nobody_at_the_address_is_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    """And the exit code of what could not be judged; programs are told of each check."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    assert main(["conformance", f"ws://127.0.0.1:{port}"]) == 1
+    (line,) = capsys.readouterr().out.splitlines()
+    assert "Connection refused. Is the server running" in line
+    assert main(["conformance", f"ws://127.0.0.1:{port}", "--json", "-"]) == 1
+    assert {each["lacks"] for each in json.loads(capsys.readouterr().out)["verdicts"]} == {"server"}
 
 
 def test_a_broken_must_is_exit_code_1(capsys: pytest.CaptureFixture[str]) -> None:

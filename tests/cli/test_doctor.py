@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from documents import named_block
 from PIL import Image
 
 from pi05_websocket.cli import main
@@ -82,6 +83,24 @@ def test_only_the_server_for_programs(url, capsys) -> None:
     assert main(["doctor", "--url", url, "--task", "pick it up", "--json", "-"]) == 0
     findings = json.loads(capsys.readouterr().out)
     assert {f["group"] for f in findings if f["outcome"] == "skipped"} == {"robot", "cameras"}
+
+
+class Zeros:
+    """What an untrained policy answers."""
+
+    def infer(self, observation: dict[str, object]) -> dict[str, object]:
+        """Answer."""
+        return {"actions": np.zeros((50, 6))}
+
+
+def test_the_first_policy_of_the_how_to_without_a_robot(capsys) -> None:
+    """It repeats its state, and that is no answer of zeros; a policy that answers zeros is still found."""
+    space: dict[str, type] = {}
+    exec(named_block("docs/howto/serve-a-policy.md", "my_policy.py"), space)
+    for policy, code in ((space["Hold"](), 0), (Zeros(), 1)):
+        with WebsocketPolicyServer(policy, "127.0.0.1", 0) as server:
+            assert main(["doctor", "--url", server.url, "--task", "pick it up"]) == code
+        assert ("all of them 0" in capsys.readouterr().out) is (code == 1)
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from pi05_websocket.cli import main
 from pi05_websocket.cli.tune import TuneCommand, sample_observation
 from pi05_websocket.presets import PRESETS, preset
 from pi05_websocket.server import WebsocketPolicyServer
+from pi05_websocket.wire.realtime import RealtimeSupport, announcement
 
 
 class Still:
@@ -28,7 +29,7 @@ class Still:
 @pytest.fixture
 def server() -> Iterator[WebsocketPolicyServer]:
     """Serve 50 rows of six joints, announcing RTC."""
-    with WebsocketPolicyServer(Still(), port=0, metadata={"_rt": {"version": 1}}) as served:
+    with WebsocketPolicyServer(Still(), port=0, metadata=announcement(RealtimeSupport())) as served:
         yield served
 
 
@@ -49,6 +50,15 @@ def test_measures_and_recommends(
     assert facts["rows"] == 50
     assert facts["ping_ms"] is not None
     assert len(facts["round_trips_ms"]) >= 1
+
+
+def test_a_server_that_does_not_condition(capsys: pytest.CaptureFixture[str]):
+    """It announces what it does with deadlines; chunks that do not follow each other are blended."""
+    metadata = announcement(RealtimeSupport(prefix="none", refusals=True))
+    with WebsocketPolicyServer(Still(), port=0, metadata=metadata) as server:
+        assert main(["tune", "--url", server.url, "--seconds", "0.2"]) == 0
+
+    assert "--policy.seam=blend" in capsys.readouterr().out
 
 
 def test_no_time_is_refused(capsys: pytest.CaptureFixture[str]):

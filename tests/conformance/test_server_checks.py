@@ -120,13 +120,24 @@ def test_a_server_with_keys_refuses_others_before_the_upgrade(tmp_path) -> None:
 
 
 def test_what_could_not_be_looked_at_is_no_conformance() -> None:
-    """Nobody listens: everything is skipped with the reason, and it does not conform."""
+    """Nobody listens: everything is skipped, one sentence says why, and it does not conform."""
     with running(GoodServer) as server:
         url = server.url
     verdicts = examined(url, only=("S-7", "S-16"))
     assert {each.outcome for each in verdicts} == {"skipped"}
     assert not conforms(verdicts)
-    assert "Not everything could be judged." in report(verdicts, url)
+    assert {each.lacks for each in verdicts} == {"server"}
+    assert report(verdicts, url).startswith(f"Nothing could be judged: {url}: Connection refused")
+    assert len(report(verdicts, url).splitlines()) == 1
+
+
+def test_a_refusal_is_cut_at_a_word() -> None:
+    """What is left out is marked."""
+    words = "RequestRefused: late: " + "inference " * 20
+    with running(changed("refusal", lambda self: words)) as server:
+        [verdict] = examined(server.url, only=("refusal",))
+    assert verdict.got.endswith("inference …")
+    assert len(verdict.got) <= 80
 
 
 def test_a_server_that_does_not_know_the_observation_says_so() -> None:
@@ -140,6 +151,27 @@ def test_a_server_that_does_not_know_the_observation_says_so() -> None:
         [verdict] = examined(server.url, only=("actions",))
     assert verdict.outcome == "skipped"
     assert "KeyError: 'observation/image'. Give one that its policy takes" in verdict.got
+
+
+def test_another_observation_is_no_broken_clause() -> None:
+    """Of a server that keeps every clause; what must be asked for is skipped, and the last line says why."""
+
+    def answers(self, protocol, heard):
+        protocol.read(heard.said)
+        raise KeyError("observation/images/front")
+        yield b""
+
+    with running(changed("answers", answers)) as server:
+        verdicts = examined(server.url)
+    assert failures(verdicts) == [], report(verdicts, "strict")
+    assert not conforms(verdicts)
+    outcomes = {each.check: (each.outcome, each.lacks) for each in verdicts}
+    for check in ("actions", "rt-answer", "rt-wrong", "rt-stock", "images-wrong", "half"):
+        assert outcomes[check] == ("skipped", "observation"), check
+    last = report(verdicts, "strict").splitlines()[-1]
+    assert "refused the observation" in last
+    assert "--observation FILE" in last
+    assert "--keymap NAME" in last
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,15 @@ class TestAnswer:
         found_ = check_answer(answer(rows, pose), replace(SETUP, action_kind=kind))
         assert [f.outcome for f in found_] == ["passed"]
 
+    @pytest.mark.parametrize(
+        ("pose", "outcome"), [(np.zeros(6), "passed"), (POSE, "refused"), (None, "refused")]
+    )
+    def test_zeros_where_the_arm_is_at_zero(self, pose, outcome) -> None:
+        """They are a plan that stays; anywhere else they are none."""
+        assert [f.outcome for f in check_answer(answer(np.zeros((10, 6)), pose), SETUP)] == [
+            outcome
+        ]
+
     def test_many_joints_are_not_permuted(self) -> None:
         """Of more than eight joints that are off no order is tried; a name is made up for each."""
         pose = np.arange(10, dtype=np.float32) * 37
@@ -164,7 +173,60 @@ class TestWords:
         text = "KeyError: 'observation/image'"
         assert "so101_as_libero" in translated(text, SETUP.key_map, 6).fix
         assert "--keymap libero " not in translated(text, SETUP.key_map, 6).fix
-        assert "--keymap libero " in translated(text, SETUP.key_map).fix
+        assert translated(text, SETUP.key_map).fix.startswith(
+            "Choose a key map that has the key, libero or so101_as_libero: --keymap NAME"
+        )
+
+    def test_a_key_that_most_presets_have(self) -> None:
+        """Three are named at most, each once, those for the robot's joints."""
+        for joints, names in ((None, "so101, libero or so101_pr968"), (8, "libero")):
+            fix = translated("KeyError: 'observation/state'", preset("droid"), joints).fix
+            assert f" {names}" in fix
+            assert sum(fix.count(name) for name in ("so100_phospho", "custom", "ur5")) == 0
+
+    @pytest.mark.parametrize(
+        ("key", "text", "mistake", "fix"),
+        [
+            (
+                "observation/images/front",
+                "the policy's input observation.images.front, got the keys prompt",
+                "keys-of-another-policy",
+                "--keymap so101_pr968",
+            ),
+            (
+                "observation/images/chest",
+                "a uint8 array of shape (224, 224, 3), got nothing",
+                "keys-nobody-knows",
+                "--cameras MY_CAMERA 'observation/images/chest pad HEIGHTxWIDTH'",
+            ),
+            (
+                "observation/images/realsense",
+                "an image of 240 x 320 pixels, as in the data set, got 480 x 640",
+                "image-layout",
+                "--cameras realsense 'observation/images/realsense pad 240x320'",
+            ),
+            (
+                "observation/images/chest",
+                "uint8 (224, 256, 3), got float32 (224, 256, 3)",
+                "image-layout",
+                "--cameras MY_CAMERA 'observation/images/chest pad 224x256'",
+            ),
+            (
+                "observation/state",
+                "7 numbers, got float32 (6,)",
+                "state-width-for-stats",
+                "norm stats",
+            ),
+            ("prompt", "text, got list", "server-error", "Send prompt as that line says"),
+        ],
+    )
+    def test_what_a_server_says_of_an_entry(self, key, text, mistake, fix) -> None:
+        """Its cure is named, and nobody is sent to the server's log."""
+        error = f"pi05_websocket.errors.ObservationError: observation[{key!r}]: expected {text}"
+        finding = translated(error, SETUP.key_map)
+        assert finding.mistakes == (mistake,)
+        assert fix in finding.fix
+        assert "log" not in finding.fix
 
     def test_table(self) -> None:
         """A line for each finding, its fix below, and what it comes to."""
@@ -218,7 +280,8 @@ class TestDataset:
         """As `joint_offsets` wants it."""
         predicted = self.WAY.copy()
         predicted[:, 2] += 90
-        assert self.judged(predicted)[0].fix == "--policy.joint_offsets='{elbow_flex: 90}'"
+        fix = self.judged(predicted)[0].fix
+        assert fix.startswith("--policy.joint_offsets='{elbow_flex: 90}' with LeRobot")
 
     def test_no_task_is_not_another_one(self) -> None:
         """Without a task the data set's own is sent."""

@@ -122,7 +122,7 @@ class TestFirstLook:
             look.answered(np.deg2rad(np.tile(POSE, (5, 1))), POSE)
             look.failed(PolicyError("server error: KeyError: 'observation/image'"))
         assert caplog.text.count("shoulder_lift is at -60.0") == 1
-        assert caplog.text.count("--keymap libero") == 1
+        assert caplog.text.count("libero or so101_as_libero: --keymap NAME") == 1
 
     def test_off_looks_at_nothing(self, world, caplog) -> None:
         """Not at metadata, answers or errors."""

@@ -76,6 +76,15 @@ def test_a_real_driver_is_only_read(served, tmp_path, capsys) -> None:
     assert found["answer"] == ["passed"]
 
 
+@pytest.mark.parametrize(("fps", "code"), [("--fps=15", 0), ("--fps=30", 1), ("", 1)])
+def test_two_words_for_one_rate(served, fps, code, capsys) -> None:
+    """The loop's rate and the policy's must be the same; what is left out is LeRobot's 30."""
+    _, url = served()
+    words = [f"--policy.websocket_url={url}", "--policy.keymap=custom", "--policy.control_hz=15"]
+    assert main(["doctor", *words, "--task=pick", *filter(None, [fps])]) == code
+    assert ("the loop will run at 30 Hz" in capsys.readouterr().out) is (code == 1)
+
+
 def test_another_robot_needs_a_word(served, tmp_path, arm, capsys) -> None:
     """Its own connect may switch torque: only with --connect-robot; it is never commanded."""
     _, url = served()

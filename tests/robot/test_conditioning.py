@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import numpy as np
@@ -90,6 +91,31 @@ def test_a_server_that_conditions_is_sent_what_is_still_to_be_executed():
     assert said.delay == drive.player.scheduler.delay.ticks()
     assert said.leftover_ms == pytest.approx(len(said.leftover) * 1000 / 30)
     assert said.deadline_ms == pytest.approx(2000)
+
+
+@pytest.mark.parametrize(
+    ("support", "use_rtc", "said"),
+    [
+        (RealtimeSupport(), True, "joined by: rtc"),
+        (RealtimeSupport(), False, "joined by: blend, as rtc was asked for and not in this run"),
+        (
+            RealtimeSupport(prefix="none", refusals=True),
+            True,
+            "joined by: blend, as rtc was asked for and the server does not condition",
+        ),
+        (None, True, "joined by: blend, as rtc was asked for and the server does not condition"),
+    ],
+)
+def test_what_joins_chunks_is_said_as_it_is(support, use_rtc, said, caplog):
+    """Once, with the first chunk: what is asked for is not what a server can do."""
+    drive = Drive(announced=False, use_rtc=use_rtc)
+    if support is not None:
+        drive.policy.metadata = announcement(support)
+    with caplog.at_level(logging.INFO, "pi05_websocket.robot.player"):
+        first_chunk(drive)
+
+    (line,) = (text for text in caplog.messages if "first chunk" in text)
+    assert line.endswith(said)
 
 
 def test_before_the_first_chunk_there_is_nothing_left_over():

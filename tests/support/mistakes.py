@@ -187,12 +187,13 @@ def never_answering(connection: Any) -> None:
         pass
 
 
-def http(status: str) -> Callable[[socket.socket], None]:
+def http(status: str, body: str = "") -> Callable[[socket.socket], None]:
     """Return a talk that answers any request with a status."""
 
     def talk(connection: socket.socket) -> None:
         connection.recv(4096)
-        connection.sendall(f"HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n".encode())
+        head = f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\n\r\n"
+        connection.sendall(f"{head}{body}".encode())
 
     return talk
 
@@ -388,6 +389,7 @@ SEEDS: dict[str, Callable[[World], Any]] = {
     "answer-offset": _rows(lambda rows: rows + np.array([0, 0, 90, 0, 0, 0])),
     "answer-gripper-fraction": _rows(_scaled(5, 0.01)),
     "answer-far": _rows(lambda rows: rows + np.array([0, 31, 0, 0, 0, 0])),
+    "rates-differ": _setup(loop_hz=30.0),
     "horizon-beyond-chunk": _setup(action_horizon=ROWS + 1),
     "delay-too-long": _all(
         _rows(lambda rows: rows[:_SHORT]), lambda w: setattr(w.policy, "seconds", 0.3)

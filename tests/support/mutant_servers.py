@@ -262,9 +262,10 @@ def _failure_goes_on(
 def _failure_ends_all(
     self: GoodServer, link: Link, protocol: ServerProtocol, exc: Exception
 ) -> None:
+    for each in self.links:  # before the error is told: who has it asks the others at once
+        if each is not link:
+            each.close()
     GoodServer.fail(self, link, protocol, exc)
-    for each in self.links:
-        each.close()
 
 
 def _all_end(self: GoodServer) -> None:
@@ -390,6 +391,15 @@ def _always_realtime(self: GoodServer) -> dict[str, Any]:
     return with_realtime_reply({"actions": ROWS}, reply)
 
 
+def _needs_realtime(
+    self: GoodServer, protocol: ServerProtocol, heard: Heard
+) -> Iterator[bytes | str]:
+    asked = protocol.read(heard.said or "")
+    if isinstance(asked, Asked) and asked.realtime is None:
+        raise KeyError("_rt")
+    yield self.answer(protocol, asked)
+
+
 def _odd_refusal(self: GoodServer) -> str:
     return "RequestRefused: bored"
 
@@ -461,6 +471,7 @@ MUTANTS: list[tuple[str, type[GoodServer]]] = [
     ("RT-4", changed("realtime", lambda self, result, asked: result)),
     ("RT-5", changed("answers", _lenient(b"\xa3seq\xff"))),
     ("RT-6", changed("result", _always_realtime)),
+    ("RT-6", changed("answers", _needs_realtime)),
     ("RT-8", changed("refusal", _odd_refusal)),
     ("RT-8", changed("answers", _refusal_ends)),
     ("IM-1", changed("greet", _announcing(_images={"version": 1, "encodings": "jpeg"}))),

@@ -1,19 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command `pi05-websocket`: a table of sub-commands, each imported when it is asked for.
 
-In: words. Out: an exit code: 0 done, 1 it did not work, 2 the words make no sense, 130 Ctrl-C.
+In: words. Out: an exit code: 0 done, 1 it did not work, 2 the words make no sense, 130 Ctrl-C, 141 nobody
+reads what is printed.
 """
 
 from __future__ import annotations
 
 import difflib
 import importlib
+import os
+import select
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
-from pi05_websocket.errors import Pi05WebsocketError
+from pi05_websocket.errors import AccessRefused, CertificateRefused, Pi05WebsocketError
 
 __all__ = ["COMMANDS", "EXIT_FAILED", "EXIT_OK", "EXIT_USAGE", "Command", "main"]
 
@@ -21,6 +24,8 @@ EXIT_OK = 0
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
+EXIT_UNREAD = 141
+"""As of a program that SIGPIPE ends."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +94,15 @@ COMMANDS: dict[str, Command] = {
     ),
 }
 
+_KEY_FLAGS = (
+    "Name the environment variable that holds the key with --api-key-env, or the file with --api-key-file; "
+    "--auth-scheme bearer for servers that want a bearer token."
+)
+_CERTIFICATE_FLAGS = (
+    "Give the authority's file as --ca-file, or, of a server with --tls auto, its "
+    "--tls-fingerprint."
+)
+
 _EXAMPLES = """\
 examples:
   pi05-websocket demo                                 the whole loop, nothing to prepare
@@ -100,6 +114,32 @@ examples:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
+    try:
+        code = _main(argv)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        if not _unread():  # a connection's, and no business of a `| head`
+            raise
+        return EXIT_UNREAD
+    return code
+
+
+def _unread() -> bool:
+    """Say whether nobody reads standard output any more; then what is left of it goes nowhere."""
+    try:
+        out = sys.stdout.fileno()
+    except (OSError, ValueError):  # it is no file
+        return False
+    poll = select.poll()
+    poll.register(out, 0)
+    if not poll.poll(0):  # errors and hang-ups are told without being asked for
+        return False
+    # Python flushes once more at its end, and would complain.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), out)
+    return True
+
+
+def _main(argv: Sequence[str] | None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or words[0] in ("-h", "--help", "help"):
         print(_overview())
@@ -118,10 +158,19 @@ def _run(command: Command, argv: list[str]) -> int:
     try:
         return int(importlib.import_module(command.module).run(argv))
     except Pi05WebsocketError as exc:
-        print(f"error: {exc}", file=sys.stderr)
+        print(f"error: {_in_flags(exc)}", file=sys.stderr)
         return EXIT_USAGE if isinstance(exc, ValueError) else EXIT_FAILED
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
+
+
+def _in_flags(exc: Pi05WebsocketError) -> str:
+    """Return an error's text; what to do about it in words of the command line, where Python's are others."""
+    if isinstance(exc, AccessRefused):
+        return f"{exc.said}. {_KEY_FLAGS}"
+    if isinstance(exc, CertificateRefused) and not exc.expected:
+        return f"{exc.said}. {_CERTIFICATE_FLAGS}"
+    return str(exc)
 
 
 def _overview() -> str:

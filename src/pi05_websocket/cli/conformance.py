@@ -42,6 +42,7 @@ examples:
   pi05-websocket conformance ws://gpu-box:8000 --keymap droid --only S-10 S-14
   pi05-websocket conformance ws://gpu-box:8000/roboarena --dialect roboarena --keymap droid --rough
   pi05-websocket conformance --listen 8000 --json verdicts.json
+
 exit codes: 0 every MUST looked at is kept, 1 one is not or could not be seen, 2 the words make no sense
 """
 

@@ -12,7 +12,7 @@ import importlib
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -47,6 +47,7 @@ examples:
   pi05-websocket doctor --robot my_arm:MyArm --keymap droid --control-hz 15
   pi05-websocket doctor --robot.type=so101_follower --robot.port=/dev/ttyACM0 ... --policy.websocket_url=...
                                                                       the words of lerobot-rollout as they are
+
 exit codes: 0 nothing is wrong (look at what is marked LOOK), 1 something is, 2 the words make no sense
 """
 
@@ -207,6 +208,8 @@ def _examined(command: DoctorCommand, lerobots: Sequence[str]) -> Examination:
     theirs: Any = None if adapter is None else adapter.parsed(lerobots)
     has_policy = theirs is not None and theirs.policy is not None
     setup = adapter.setup(theirs.policy, command.task) if has_policy else command.setup()
+    if has_policy:  # `lerobot-rollout` has two words for one rate; its --fps is our --control-hz
+        setup = replace(setup, loop_hz=command.control_hz)
     try:
         connection = adapter.connection(theirs.policy) if has_policy else command.connection()
     except ConfigError as exc:

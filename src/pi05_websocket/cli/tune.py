@@ -25,6 +25,7 @@ from pi05_websocket.errors import ConfigError
 from pi05_websocket.keymap import KeyMap
 from pi05_websocket.presets import preset
 from pi05_websocket.wire.messages import read_actions, server_infer_ms
+from pi05_websocket.wire.realtime import realtime_support
 
 __all__ = ["TuneCommand", "report", "run", "sample_observation"]
 
@@ -98,12 +99,12 @@ def run(argv: list[str]) -> int:
     )
     with RemotePolicy(config=config, wait_for_server=30.0) as policy:
         measured = _measure(policy, observation, command)
-        offers_rtc = isinstance(policy.metadata.get("_rt"), dict)
+        support = realtime_support(policy.metadata)
     found = budget(
         measured,
         control_hz=command.control_hz,
         action_kind=key_map.action_kind,
-        offers_rtc=offers_rtc,
+        offers_rtc=support is not None and support.conditions,
     )
     print(report(measured, found, command.control_hz))
     if command.json is not None:

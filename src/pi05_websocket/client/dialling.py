@@ -207,15 +207,16 @@ def _tls_error(config: ConnectionConfig, exc: ssl.SSLError) -> Exception:
         expected = read_fingerprint(config.tls_fingerprint or "")
         return CertificateRefused(
             f"{url}: expected a server whose key has the fingerprint {expected}, got {exc.got}. Nothing was "
-            "sent to it. If the server's key was made anew, take the fingerprint that it prints at its start; "
+            "sent to it",
+            remedy="If the server's key was made anew, take the fingerprint that it prints at its start; "
             "if not, another computer answers in its place.",
             expected=expected,
             got=exc.got,
         )
     if isinstance(exc, ssl.SSLCertVerificationError):
         return CertificateRefused(
-            f"{url}: certificate not trusted: {exc.verify_message}. Give the CA's file as ca_file, or, of a "
-            "server with --tls auto, its tls_fingerprint."
+            f"{url}: certificate not trusted: {exc.verify_message}",
+            remedy="Give the CA's file as ca_file, or, of a server with --tls auto, its tls_fingerprint.",
         )
     if isinstance(exc, ssl.SSLEOFError):
         return ConnectFailed(f"{url}: {_NO_TLS}")
@@ -231,9 +232,10 @@ def _status_error(url: str, exc: picows.WSInvalidStatusError) -> Exception:
     status = int(exc.response.status) if exc.response is not None else 0
     if status in (401, 403):
         return AccessRefused(
-            f"{url}: HTTP {status}: the server wants a key, or refused this one. Give it as api_key_file or "
-            "api_key_env (ConnectionConfig: headers=load_headers(api_key_file=...)); auth_scheme='bearer' for "
-            "servers that want a bearer token."
+            f"{url}: HTTP {status}: the server wants a key, or refused this one",
+            remedy="Give it as api_key_file or api_key_env (ConnectionConfig: "
+            "headers=load_headers(api_key_file=...)); auth_scheme='bearer' for servers that want a "
+            "bearer token.",
         )
     if status in _RETRYABLE_STATUS:
         return _not_now(url, status, exc)

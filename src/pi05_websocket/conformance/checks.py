@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final, Generic, Literal, TypeVar
 
 from pi05_websocket.conformance.clauses import CLAUSES, Level
-from pi05_websocket.conformance.verdicts import Found, Verdict
+from pi05_websocket.conformance.verdicts import Found, Lacks, Verdict
 from pi05_websocket.errors import ConfigError
 from pi05_websocket.wire.foreign_words import in_a_line
 
@@ -49,12 +49,13 @@ def verdict(check: Check[T], found: Found) -> Verdict:
         outcome=found.outcome,
         expected=check.expected,
         got=in_a_line(found.got, _LONGEST_GOT),
+        lacks=found.lacks,
     )
 
 
-def skipped(check: Check[T], why: str) -> Verdict:
+def skipped(check: Check[T], why: str, lacks: Lacks = "") -> Verdict:
     """Return that a check could not be made."""
-    return verdict(check, Found(outcome="skipped", got=why))
+    return verdict(check, Found(outcome="skipped", got=why, lacks=lacks))
 
 
 def selected(

@@ -31,10 +31,14 @@ SERVER_CHECKS: Final[tuple[Check[Target], ...]] = (
 
 
 def examine_server(settings: ServerSettings, checks: Sequence[Check[Target]]) -> Iterator[Verdict]:
-    """Yield a verdict for each check."""
+    """Yield a verdict for each check; where nobody is at the address, the first one is dialled for alone."""
     target = Target(settings)
-    for check in checks:
-        yield look(check, target)
+    missing = ""
+    for number, check in enumerate(checks):
+        verdict = skipped(check, missing, "server") if missing else look(check, target)
+        if number == 0 and verdict.lacks == "server":
+            missing = verdict.got
+        yield verdict
 
 
 def look(check: Check[Target], target: Target) -> Verdict:
@@ -42,6 +46,6 @@ def look(check: Check[Target], target: Target) -> Verdict:
     try:
         return verdict(check, check.look(target))
     except (Unmet, OSError) as exc:  # nothing came, or the connection broke: the other checks go on
-        return skipped(check, str(exc))
+        return skipped(check, str(exc), exc.lacks if isinstance(exc, Unmet) else "")
     finally:
         target.hang_up()

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import Any, Final
 
 import numpy as np
@@ -33,6 +34,8 @@ from pi05_websocket.wire.refusals import REFUSED
 __all__ = ["CHECKS"]
 
 _SEQ: Final = 41
+_LONGEST_REFUSAL: Final = 80
+"""Characters of a refusal that are shown, cut at a word."""
 _NO_REALTIME: Final = "no _rt of version 1 in the metadata"
 
 
@@ -69,6 +72,7 @@ def _realtime_wrong(target: Target) -> Found:
     session = target.begin()
     if not announces_realtime(session.metadata):
         return not_applicable(_NO_REALTIME)
+    session.answer()  # else the error may be about the observation
     heard = session.ask({**session.request(), REALTIME_KEY: {"seq": -1}})
     fault = error_fault(target.dialect, heard.said, session.after_error()[0])
     return wrong(fault) if fault else ok("an error")
@@ -81,10 +85,25 @@ def _stock_request(target: Target) -> Found:
     try:
         answer = session.answer()
     except Unmet as exc:
+        if not _answered_with_realtime(target):  # then it is not the want of `_rt` that it minds
+            raise
         return wrong(str(exc))
     if REALTIME_KEY in decoded(answer):
         return wrong("an answer with _rt to a request without")
     return ok("an answer without _rt")
+
+
+def _answered_with_realtime(target: Target) -> bool:
+    session = target.begin()
+    said = RealtimeRequest(
+        seq=_SEQ,
+        leftover=np.zeros((0, 0), np.float32),
+        delay=0,
+        execution_horizon=1,
+        control_hz=30.0,
+    )
+    heard = session.ask(with_realtime(session.request(), said))
+    return heard.said is not None and not is_error(target.dialect, heard.said)
 
 
 def _refusal(target: Target) -> Found:
@@ -106,7 +125,7 @@ def _refusal(target: Target) -> Found:
         session.answer()
     except Unmet as exc:
         return wrong(f"after a refusal: {exc}")
-    return ok(said[:80])
+    return ok(textwrap.shorten(said, _LONGEST_REFUSAL, placeholder=" …"))
 
 
 def _images(target: Target) -> Found:
@@ -128,6 +147,7 @@ def _images_wrong(target: Target) -> Found:
     session = target.begin()
     if not reads_jpeg(session.metadata):
         return not_applicable("no _images with jpeg in the metadata")
+    session.answer()  # else the error may be about the observation
     broken = {"__image__": "jpeg", "data": b"no file", "shape": [32, 32, 3], "layout": "hwc"}
     heard = session.ask({**session.request(), "conformance": broken})
     fault = error_fault(target.dialect, heard.said, session.after_error()[0])

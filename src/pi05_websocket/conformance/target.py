@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import socket
 import ssl
 import time
 from collections.abc import Iterator, Mapping
@@ -20,13 +21,14 @@ from pi05_websocket.conformance.frames import HttpHead, request_head
 from pi05_websocket.conformance.judging import decoded, is_error, last_line
 from pi05_websocket.conformance.link import SEND_PATIENCE_S, Heard, Link, dial
 from pi05_websocket.conformance.sockets import open_socket, read_http, send_all
+from pi05_websocket.conformance.verdicts import Lacks
 from pi05_websocket.data import Observation
 from pi05_websocket.errors import ObservationError
 from pi05_websocket.wire import codec
 from pi05_websocket.wire.dialect_robot import request_message, reset_message
 from pi05_websocket.wire.dialects import DIALECTS, Dialect
 
-__all__ = ["ServerSettings", "Session", "Target", "Unmet"]
+__all__ = ["ObservationRefused", "ServerSettings", "Session", "Target", "Unmet", "Unreached"]
 
 _LONGEST_BODY: Final = 64 * 1024
 """What is read of an answer to a plain GET; a health check's has three bytes."""
@@ -34,6 +36,20 @@ _LONGEST_BODY: Final = 64 * 1024
 
 class Unmet(Exception):
     """What a check needs did not come; the text says what."""
+
+    lacks: Lacks = ""
+
+
+class ObservationRefused(Unmet):
+    """The server's policy takes another observation than it was sent."""
+
+    lacks: Lacks = "observation"
+
+
+class Unreached(Unmet):
+    """Nobody is at the server's address: nothing listens, or there is no such host."""
+
+    lacks: Lacks = "server"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +97,7 @@ class Session:
         """Return the message for an observation; None: the target's.
 
         Raises:
-            Unmet: The server's metadata asks for more than the observation has.
+            ObservationRefused: The server's metadata asks for more than the observation has.
         """
         target = self._target
         try:
@@ -93,7 +109,7 @@ class Session:
                 request_id=str(next(target.numbers)),
             )
         except ObservationError as exc:
-            raise Unmet(str(exc)) from exc
+            raise ObservationRefused(str(exc)) from exc
 
     def ask(self, message: Any = None) -> Heard:
         """Send a message, as it is or still to be encoded, and return what comes back; None: a request."""
@@ -161,7 +177,7 @@ class Target:
                 self.settings.send_patience_s,
             )
         except (OSError, ValueError) as exc:
-            raise Unmet(f"{self.settings.url}: {exc}") from exc
+            raise _unmet(self.settings.url, exc) from exc
         if link is not None:
             self._links.append(link)
         return link, response, key
@@ -194,7 +210,8 @@ class Target:
         """Return the answer in what was heard.
 
         Raises:
-            Unmet: It is none.
+            ObservationRefused: It is an error.
+            Unmet: There is none.
         """
         said = heard.said
         if isinstance(said, bytes) and not is_error(self.dialect, said):
@@ -202,7 +219,7 @@ class Target:
         if said is None:
             raise Unmet(f"expected an answer, got {heard}")
         text = said if isinstance(said, str) else str(decoded(said))
-        raise Unmet(
+        raise ObservationRefused(
             f"the server answers the observation with an error: {last_line(text)[:200]}. "
             "Give one that its policy takes: keymap or observation."
         )
@@ -234,7 +251,7 @@ class Target:
         try:
             sock = open_socket(settings.url, settings.patience_s, settings.tls)
         except OSError as exc:
-            raise Unmet(f"{settings.url}: {exc}") from exc
+            raise _unmet(settings.url, exc) from exc
         with sock:
             yield sock
 
@@ -243,6 +260,12 @@ class Target:
         for link in self._links:
             link.close()
         self._links.clear()
+
+
+def _unmet(url: str, exc: OSError | ValueError) -> Unmet:
+    nobody = isinstance(exc, ConnectionRefusedError | socket.gaierror)
+    kind = Unreached if nobody else Unmet
+    return kind(f"{url}: {exc.strerror or exc}" if isinstance(exc, OSError) else f"{url}: {exc}")
 
 
 def _body(sock: Any, head: HttpHead, received: bytes, timeout_s: float) -> bytes:

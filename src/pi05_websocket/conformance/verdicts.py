@@ -12,6 +12,7 @@ from pi05_websocket.conformance.clauses import PROTOCOL_VERSION, Level
 
 __all__ = [
     "Found",
+    "Lacks",
     "Outcome",
     "Verdict",
     "as_maps",
@@ -26,6 +27,10 @@ __all__ = [
 Outcome = Literal["passed", "failed", "not applicable", "skipped"]
 """`not applicable`: nothing is offered that the clause is about. `skipped`: what it needs did not come."""
 
+Lacks = Literal["", "server", "observation"]
+"""Why a check was skipped: `server`: nobody answers at the address; `observation`: the server takes another
+one than it was sent; empty: anything else."""
+
 _SHOWN = {"passed": "ok", "failed": "FAILED", "not applicable": "n/a", "skipped": "skipped"}
 _WIDTH = 108
 
@@ -38,6 +43,7 @@ class Found:
     got: str
     broken: tuple[str, ...] = ()
     """Clauses that were broken; empty: all of the check's, where it failed."""
+    lacks: Lacks = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +58,7 @@ class Verdict:
     outcome: Outcome
     expected: str
     got: str
+    lacks: Lacks = ""
 
 
 def ok(got: str) -> Found:
@@ -93,6 +100,11 @@ def as_maps(verdicts: Sequence[Verdict], who: str) -> dict[str, Any]:
 
 def report(verdicts: Sequence[Verdict], who: str) -> str:
     """Return the verdicts as a table, and what they come to in a sentence."""
+    if verdicts and all(each.lacks == "server" for each in verdicts):
+        return (
+            f"Nothing could be judged: {verdicts[0].got}. Is the server running, and are host and port right? "
+            "On another computer it needs --host 0.0.0.0."
+        )
     names = max((len(each.check) for each in verdicts), default=5)
     ids = max((len(_ids(each)) for each in verdicts), default=6)
     lines = [f"{who}, protocol {PROTOCOL_VERSION}", ""]
@@ -132,6 +144,15 @@ def _sum(verdicts: Sequence[Verdict]) -> str:
     if musts:
         return f"{parts}\nIt does not conform."
     if not conforms(verdicts):
-        return f"{parts}\nNot everything could be judged."
+        return f"{parts}\nNot everything could be judged.{_what_to_give(verdicts)}"
     kept = any(each.outcome == "passed" and each.level == "must" for each in verdicts)
     return f"{parts}\n{'It conforms.' if kept else 'No MUST was looked at.'}"
+
+
+def _what_to_give(verdicts: Sequence[Verdict]) -> str:
+    if not any(each.lacks == "observation" for each in verdicts):
+        return ""
+    return (
+        " The server refused the observation that it was sent: give one that its policy takes "
+        "with --observation FILE, or another key map's names with --keymap NAME."
+    )

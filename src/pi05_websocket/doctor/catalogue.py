@@ -139,7 +139,8 @@ _ALL = (
         "server",
         "refused",
         "The server lets nobody in now: it is starting, full or being drained.",
-        "Wait until it has loaded its model; `GET /readyz` of its operations port says why.",
+        "Starting: wait until it has loaded its model. Full or drained: take another server, or ask who runs "
+        "it; `GET /readyz` of its operations port says why.",
     ),
     Mistake(
         "no-greeting",
@@ -160,8 +161,8 @@ _ALL = (
         "metadata",
         "refused",
         "The metadata is that of another family than the chosen dialect, or of one that is not certain.",
-        "Set `--policy.dialect` (docs/topics/dialects.md), or `auto`; or serve the checkpoint with OpenPI's "
-        "serve_policy.py or `pi05-websocket serve`.",
+        "Set --dialect (--policy.dialect; docs/topics/dialects.md), or `auto`; or serve the checkpoint with "
+        "OpenPI's serve_policy.py or `pi05-websocket serve`.",
     ),
     Mistake(
         "metadata-width",
@@ -324,36 +325,39 @@ _ALL = (
         "answer",
         "refused",
         "The actions are small numbers about 0 whatever the pose is: differences, sent as targets.",
-        "Add AbsoluteActions to the server's output transforms, or say what they are: "
-        "--policy.action_kind=delta.",
+        "Let the server answer targets (with OpenPI: AbsoluteActions in its output transforms), or say what "
+        "they are: --policy.action_kind=delta with LeRobot, KeyMap.action_kind without.",
     ),
     Mistake(
         "answer-sign",
         "answer",
         "look",
         "The first action is the pose of a joint with the other sign.",
-        "Do the task by hand in shadow mode, which shows the sign; then --policy.joint_signs='{JOINT: -1}'.",
+        "Do the task by hand in shadow mode, which shows the sign; then --policy.joint_signs='{JOINT: -1}' "
+        "with LeRobot, unit_map(signs=...) without.",
     ),
     Mistake(
         "answer-order",
         "answer",
         "look",
         "The first action is the pose with joints exchanged.",
-        "If it is so, give the policy's order as joint_names.",
+        "If it is so, give the policy's order as joint_names (--policy.joint_names, KeyMap.joint_names).",
     ),
     Mistake(
         "answer-offset",
         "answer",
         "look",
         "The first action of a joint is a quarter or a half turn away from its pose: another zero.",
-        "If it is so: --policy.joint_offsets='{JOINT: 90}', or calibrate as for the data set.",
+        "If it is so, calibrate as for the data set, or: --policy.joint_offsets='{JOINT: 90}' with LeRobot, "
+        "unit_map(offsets=...) without.",
     ),
     Mistake(
         "answer-gripper-fraction",
         "answer",
         "look",
         "The gripper's action is 0 to 1, the robot counts 0 to 100.",
-        "Set --policy.policy_joint_units='{gripper: fraction}'.",
+        "Set --policy.policy_joint_units='{gripper: fraction}' with LeRobot, "
+        "unit_map(policy_units=...) without.",
     ),
     Mistake(
         "answer-far",
@@ -362,6 +366,13 @@ _ALL = (
         "The first action is far from the pose, and no known mistake explains it.",
         "Look at the table: is the arm where the policy's episodes begin? If yes: units, sign, order; "
         "shadow mode tells which.",
+    ),
+    Mistake(
+        "rates-differ",
+        "timing",
+        "refused",
+        "In LeRobot's words: the loop's rate (`--fps`, 30 where it is left out) is another than the policy's.",
+        "Set both to the rate of the policy's data set: with LeRobot --fps and --policy.control_hz.",
     ),
     Mistake(
         "horizon-beyond-chunk",
@@ -448,7 +459,7 @@ _ALL = (
         "refused",
         "The gripper is outside of 0 to 100.",
         "Calibrate the gripper; for a driver that counts degrees: "
-        "--policy.robot_joint_units='{gripper: degrees}'.",
+        "--policy.robot_joint_units='{gripper: degrees}' with LeRobot, unit_map(robot_units=...) without.",
     ),
     Mistake(
         "units-unsaid",
@@ -590,7 +601,7 @@ _ALL = (
         "data set",
         "refused",
         "With --dataset: the policy counts a joint the other way round than the recorded actions.",
-        "Set --policy.joint_signs='{JOINT: -1}'.",
+        "Set --policy.joint_signs='{JOINT: -1}' with LeRobot, unit_map(signs=...) without.",
     ),
     Mistake(
         "dataset-order",
@@ -604,14 +615,16 @@ _ALL = (
         "data set",
         "refused",
         "With --dataset: the policy's numbers are the recorded ones times a constant, another unit.",
-        "Set --policy-units (--policy.policy_units, --policy.policy_joint_units) to what the policy uses.",
+        "Set --policy-units to what the policy uses (with LeRobot --policy.policy_units, "
+        "--policy.policy_joint_units).",
     ),
     Mistake(
         "dataset-offset",
         "data set",
         "refused",
         "With --dataset: the policy's numbers are the recorded ones plus a constant, another zero.",
-        "Set --policy.joint_offsets, or calibrate as for the data set.",
+        "Set --policy.joint_offsets with LeRobot, unit_map(offsets=...) without, or calibrate as for the data "
+        "set.",
     ),
     Mistake(
         "dataset-far",

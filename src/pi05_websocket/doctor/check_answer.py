@@ -17,7 +17,7 @@ from pi05_websocket.chunks.budget import Measured, budget
 from pi05_websocket.doctor.facts import AnswerFacts, Setup
 from pi05_websocket.doctor.findings import Finding, found, passed
 
-__all__ = ["check_answer", "check_timing"]
+__all__ = ["check_answer", "check_rates", "check_timing"]
 
 _NEAR = 4.0
 """Degrees or percent that a first row may be off at least."""
@@ -37,7 +37,7 @@ def check_answer(answer: AnswerFacts, setup: Setup) -> list[Finding]:
         return [
             passed("answer", f"{said}; {setup.action_kind} actions are not compared with the pose")
         ]
-    if not rows.any():
+    if not rows.any() and (pose is None or pose.any()):
         return [found("answer", "answer-of-zeros", f"{said}, all of them 0")]
     if pose is None or len(pose) != rows.shape[1]:
         return [passed("answer", said)]
@@ -77,12 +77,14 @@ def _explained(
         signs = ", ".join(f"{names[i]}: -1" for i in far)
         return (
             "answer-sign",
-            f"Compare with how the arm moves in shadow mode; then joint_signs {{{signs}}}.",
+            "Compare with how the arm moves in shadow mode; then "
+            f"--policy.joint_signs='{{{signs}}}' with LeRobot, unit_map(signs=...) without.",
         )
     order = _order(first, at, near, far)
     if order is not None:
         shown = ", ".join(names[i] for i in order)
-        return "answer-order", f"If the policy's order is {shown}: give it as joint_names."
+        named = "joint_names (--policy.joint_names, KeyMap.joint_names)"
+        return "answer-order", f"If the policy's order is {shown}: give it as {named}."
     turns = [90 * round((first[i] - at[i]) / 90) for i in far]
     if all(
         turn and abs(first[i] - at[i] - turn) <= near[i] for i, turn in zip(far, turns, strict=True)
@@ -90,7 +92,8 @@ def _explained(
         offsets = ", ".join(f"{names[i]}: {turn}" for i, turn in zip(far, turns, strict=True))
         return (
             "answer-offset",
-            f"If the arm is calibrated as the data set's was not: joint_offsets {{{offsets}}}.",
+            "If the arm is calibrated as the data set's was not: "
+            f"--policy.joint_offsets='{{{offsets}}}' with LeRobot, unit_map(offsets=...) without.",
         )
     return "answer-far", ""
 
@@ -116,6 +119,15 @@ def _nearest(setup: Setup) -> float:
 def _names(setup: Setup, count: int) -> list[str]:
     names = [name.removesuffix(".pos") for name in setup.key_map.joint_names]
     return names if len(names) == count else [f"joint {number}" for number in range(count)]
+
+
+def check_rates(setup: Setup) -> list[Finding]:
+    """Return whether the loop runs at the rate that the policy's settings say; nothing where it does."""
+    loop, policy = setup.loop_hz, setup.control_hz
+    if loop is None or abs(loop - policy) <= 0.01 * policy:
+        return []
+    said = f"the loop will run at {loop:g} Hz (--fps), the policy's rows are {policy:g} a second"
+    return [found("timing", "rates-differ", said)]
 
 
 def check_timing(answer: AnswerFacts, setup: Setup) -> list[Finding]:

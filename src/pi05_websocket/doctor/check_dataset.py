@@ -98,9 +98,11 @@ def _explained(ours: Rows, theirs: Rows, name: str) -> tuple[str, str, str]:
         if abs(slope / factor - 1) < 0.2:
             return "dataset-units", f"{line}: the policy counts {unit}", ""
     if slope < 0:
-        return "dataset-sign", line, f"--policy.joint_signs='{{{name}: -1}}'"
+        fix = f"--policy.joint_signs='{{{name}: -1}}' with LeRobot, unit_map(signs=...) without."
+        return "dataset-sign", line, fix
     if abs(slope - 1) < 0.25:
-        return "dataset-offset", line, f"--policy.joint_offsets='{{{name}: {-offset:.0f}}}'"
+        fix = f"--policy.joint_offsets='{{{name}: {-offset:.0f}}}' with LeRobot, unit_map(offsets=...) without."
+        return "dataset-offset", line, fix
     return "", "", ""
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pi05_websocket.camera_map import shown_key
 from pi05_websocket.client import ConnectionConfig
 from pi05_websocket.data import Float32Array, Observation, UInt8Array
-from pi05_websocket.doctor.check_answer import check_answer, check_timing
+from pi05_websocket.doctor.check_answer import check_answer, check_rates, check_timing
 from pi05_websocket.doctor.check_cameras import check_cameras, sent_pictures
 from pi05_websocket.doctor.check_dataset import Episode, check_dataset, check_episode
 from pi05_websocket.doctor.check_metadata import check_metadata, check_prompt
@@ -63,7 +63,7 @@ def examine(
     """
     done = Examination()
     robot = _robot(done, setup, source, seconds)
-    done.findings.append(check_prompt(setup))
+    done.findings += [check_prompt(setup), *check_rates(setup)]
     with reached(connection, done.findings) as policy:
         if policy is None:
             why = "the server was not reached"

@@ -31,6 +31,9 @@ class Setup:
 
     task: str = ""
     control_hz: float = 30.0
+    loop_hz: float | None = None
+    """What the loop will run at, where a word of its own says so; None: `control_hz`."""
+
     action_horizon: int | None = None
     action_kind: ActionKind = "absolute"
     dialect: DialectChoice = "auto"

@@ -85,13 +85,17 @@ def watched(source: RobotSource, setup: Setup, seconds: float) -> RobotFacts:
 
 
 def made_up(setup: Setup) -> Observation:
-    """Return an observation of the right form without a robot: noise for images, zeros for joints."""
+    """Return an observation of the right form without a robot: noise for images, a made-up state.
+
+    No joint is at 0: a policy that answers with its state would look like one that answers nothing but zeros.
+    The numbers are small, possible in degrees, radians and shares.
+    """
     noise = np.random.default_rng(0)
     images: dict[str, npt.NDArray[Any]] = {
         name: noise.integers(0, 256, (camera.height or 480, camera.width or 640, 3), np.uint8)
         for name, camera in setup.key_map.cameras.items()
     }
-    state = np.zeros(setup.key_map.state_dim or 6, np.float32)
+    state = np.linspace(0.1, 0.5, setup.key_map.state_dim or 6, dtype=np.float32)
     return setup.key_map.observation(images, state, setup.task)
 
 

@@ -28,6 +28,15 @@ from pi05_websocket.errors import (
 __all__ = ["named", "reached"]
 
 _STATUS = re.compile(r"HTTP (\d{3})")
+_LET_IN = "Take another server, or ask who runs it to let robots in again: its operations port has the lever."
+_WHY_BUSY = (
+    ("drained", _LET_IN),
+    ("paused", _LET_IN),
+    ("stopping", "Take another server, or start it again."),
+    ("as many robots as it takes", "Take another server, or wait until a robot has left."),
+    ("is busy", "Take another server, or try again later: requests wait for its policy."),
+)
+"""What our server says of why nobody comes in, and what helps; where it is none of these, it is starting."""
 
 
 @contextlib.contextmanager
@@ -96,7 +105,15 @@ def _name_and_port(config: ConnectionConfig, findings: list[Finding]) -> bool:
 
 def named(exc: Pi05WebsocketError, config: ConnectionConfig) -> Finding:
     """Return which mistake an error of connecting is."""
-    return found("server", _mistake(exc, config), str(exc))
+    mistake = _mistake(exc, config)
+    # What to do is said by the fix, in a command line's words; the error has it in Python's.
+    said = exc.said if isinstance(exc, AccessRefused | CertificateRefused) else str(exc)
+    return found("server", mistake, said, fix=_busy_fix(said) if mistake == "server-busy" else "")
+
+
+def _busy_fix(said: str) -> str:
+    """Return what helps with a server that says why nobody comes in; empty: it does not say."""
+    return next((fix for why, fix in _WHY_BUSY if why in said), "")
 
 
 def _mistake(exc: Pi05WebsocketError, config: ConnectionConfig) -> str:

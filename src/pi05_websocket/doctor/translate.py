@@ -16,6 +16,10 @@ from pi05_websocket.presets import PRESETS
 __all__ = ["translated"]
 
 _KEY_ERROR = re.compile(r"KeyError: ['\"]([^'\"]+)['\"]")
+_UNFIT = re.compile(r"observation\['([^']+)'\]: expected (.*?), got (.*)", re.DOTALL)
+"""A server of ours that says which entry it minds (`ObservationError`)."""
+_SIZE = re.compile(r"\(?(\d+)(?: x |x|, )(\d+)")
+_MOST_CHOICES = 3
 _PATTERNS = (
     ("prompt-required", r"prompt is required|\['prompt'\]"),
     ("camera-names-of-aloha", r"expected images to contain"),
@@ -45,6 +49,12 @@ def translated(text: str, key_map: KeyMap, joints: int | None = None) -> Finding
     missing = _KEY_ERROR.search(text)
     if missing is not None:
         return _missing_key(missing[1], said, key_map, joints)
+    unfit = _UNFIT.search(text)
+    if unfit is not None:
+        key, expected, got = unfit.groups()
+        if got.startswith("nothing") or expected.startswith("the policy's input"):
+            return _missing_key(key, said, key_map, joints)
+        return _other_form(key, expected, said, key_map)
     for mistake, pattern in _PATTERNS:
         if re.search(pattern, text, re.IGNORECASE):
             return found("answer", mistake, said)
@@ -61,12 +71,39 @@ def _missing_key(key: str, said: str, key_map: KeyMap, joints: int | None) -> Fi
     ]
     fitting = [name for name in presets if joints is None or PRESETS[name].state_dim == joints]
     if presets:
-        chosen = ", ".join(
-            f"--keymap {name} (--policy.keymap={name})" for name in fitting or presets
-        )
-        return found("answer", "keys-of-another-policy", said, fix=f"Choose {chosen}.")
-    fix = f"Send a camera under it: --cameras MY_CAMERA '{key} pad 224x224'; the state with state_key."
+        fix = _choice((fitting or presets)[:_MOST_CHOICES])
+        return found("answer", "keys-of-another-policy", said, fix=fix)
+    fix = (
+        f"Send a camera under it: --cameras MY_CAMERA '{key} pad HEIGHTxWIDTH', in the policy's size; "
+        "the state: --policy.state_key, KeyMap.state."
+    )
     return found("answer", "keys-nobody-knows", said, fix=fix)
+
+
+def _choice(names: list[str]) -> str:
+    if len(names) == 1:
+        return f"Choose --keymap {names[0]} (--policy.keymap={names[0]})."
+    listed = f"{', '.join(names[:-1])} or {names[-1]}"
+    return f"Choose a key map that has the key, {listed}: --keymap NAME (--policy.keymap=NAME)."
+
+
+def _other_form(key: str, expected: str, said: str, key_map: KeyMap) -> Finding:
+    """Return what an entry that came, and is not as the server expects it, means for the settings."""
+    size = _SIZE.search(expected)
+    if size is not None:
+        cameras = key_map.cameras.items()
+        named = [name for name, camera in cameras if shown_key(camera.policy_key) == key]
+        line = f"{key} pad {size[1]}x{size[2]}"
+        name = next(iter(named), "MY_CAMERA")
+        fix = (
+            f"Send it in that size: --cameras {name} '{line}' "
+            f"(--policy.cameras='{{{name}: \"{line}\"}}')."
+        )
+        return found("answer", "image-layout", said, fix=fix)
+    if expected.endswith("numbers"):
+        return found("answer", "state-width-for-stats", said)
+    fix = f"Send {key} as that line says; the key map makes it: --keymap, --cameras."
+    return found("answer", "server-error", said, fix=fix)
 
 
 def _keys(key_map: KeyMap) -> set[str]:

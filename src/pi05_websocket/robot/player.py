@@ -416,6 +416,17 @@ class ActionPlayer:
         wanted = config.use_rtc and config.speed_scale == 1.0 and not self.rehearsal.dry
         return wanted and support is not None and support.conditions
 
+    @property
+    def _joined(self) -> str:
+        """How chunks are joined, in words for a person."""
+        kind = self.config.scheduler.seam.kind
+        if self._conditions or kind != "rtc":
+            return "rtc" if self._conditions else kind
+        support = realtime_support(self._policy.metadata)
+        able = support is not None and support.conditions
+        why = "not in this run" if able else "the server does not condition"
+        return f"blend, as rtc was asked for and {why}"
+
     def _realtime(self, request: Request, leftover: Float32Array) -> RealtimeRequest:
         """Return what a server needs to go on where the running chunk will be, and to know what is urgent."""
         scheduler, tick_ms = self.config.scheduler, 1000.0 / self.config.control_hz
@@ -644,7 +655,7 @@ class ActionPlayer:
                 if self.config.speed_scale < 1.0
                 else "",
                 self._outage.waited_s,
-                "rtc" if self._conditions else self.config.scheduler.seam.kind,
+                self._joined,
             )
         self.started = True
         self._outage.end()

@@ -15,6 +15,7 @@ from typing import Annotated, Literal
 import tyro
 
 from pi05_websocket.cli import EXIT_FAILED, EXIT_OK
+from pi05_websocket.cli.robot_flags import key_flags
 from pi05_websocket.cli.serve_flags import check_flags
 from pi05_websocket.cli.serve_policy import PolicyChoice, load_warm
 from pi05_websocket.cli.serve_ray import run_on_ray
@@ -154,6 +155,7 @@ def _refuse_to_serve_strangers(command: ServeCommand) -> None:
 
 
 def welcome(command: ServeCommand, server: PolicyServer) -> str:
+    """Return what is served and where, and what to type on the robot."""
     url = server.url_for_robots
     note = "only this machine can reach it; --host 0.0.0.0 lets robots on the network in"
     if not is_loopback(command.host):
@@ -162,7 +164,8 @@ def welcome(command: ServeCommand, server: PolicyServer) -> str:
             note = "who has a key or certificate comes in"
     pin = f" --policy.tls_fingerprint={server.tls_fingerprint}" if server.tls_fingerprint else ""
     key = " --policy.api_key_file=FILE" if command.config.keys else ""
+    keys = key_flags(server.metadata) if isinstance(server, WebsocketPolicyServer) else ""
     return (
         f"serving {_served(command)} at {url} ({note})\n"
-        f"on the robot: --policy.type=pi05_websocket --policy.websocket_url={url}{pin}{key}"
+        f"on the robot: --policy.type=pi05_websocket --policy.websocket_url={url}{pin}{key}{keys}"
     )

@@ -2,7 +2,7 @@
 """Keep what demo runs showed, for the documents: their figures, and the first one's picture and plot.
 
 In: folders that `pi05-websocket demo --out FOLDER` wrote. Out: docs/figures/demo_*.json, docs/images/demo*.png.
-`make docs` puts them into the README.
+`make docs` puts them into the documents.
 
     python scripts/demo_figures.py outputs/demo-a outputs/demo-b
 """
@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 FIGURES = ROOT / "docs" / "figures"
 IMAGES = ROOT / "docs" / "images"
 
-AT_S = 2.0
+AT_S = 2.3
 """Which moment of the video to show: the first cube is between the jaws."""
 
 

@@ -29,6 +29,7 @@ WITH_BLOCKS = (
     ROOT / "docs" / "howto" / "gateway.md",
     ROOT / "docs" / "howto" / "several-servers.md",
     ROOT / "docs" / "howto" / "scale-out.md",
+    ROOT / "docs" / "topics" / "distance.md",
     ROOT / "docs" / "topics" / "images.md",
     ROOT / "docs" / "reference" / "protocol.md",
     ROOT / "docs" / "topics" / "soak.md",

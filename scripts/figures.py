@@ -210,7 +210,7 @@ def distance(results: dict[str, Any]) -> str:
     parts = []
     if DISTANCE_PICTURE.exists():
         parts.append(
-            "![Success and time to success against the round trip](docs/images/distance.png)"
+            "![Success and time to success against the round trip](../images/distance.png)"
         )
     for task in ("cube", "belt", "moved"):
         if not any(cell["task"] == task for cell in cells):
@@ -220,7 +220,7 @@ def distance(results: dict[str, Any]) -> str:
     episodes = sum(cell["episodes"] for cell in cells)
     parts.append(
         f"{episodes:,} episodes in {len(cells)} cells, on {results['machine']}, at commit "
-        f"{results['commit']}; all of them in [docs/figures/latency.json](docs/figures/latency.json)."
+        f"{results['commit']}; all of them in [docs/figures/latency.json](../figures/latency.json)."
     )
     return "\n\n".join(parts)
 

@@ -11,7 +11,7 @@ import pytest
 
 from pi05_websocket.bench.cells import Cell, Episode, summary
 from pi05_websocket.bench.links import LINKS
-from pi05_websocket.bench.report import aim, paired_difference, plot, table, write_results
+from pi05_websocket.bench.report import aim, draw, paired_difference, plot, table, write_results
 
 
 def figures(link: str, rule: str, successes: int, task: str = "belt") -> dict[str, Any]:
@@ -109,6 +109,18 @@ def test_the_plot_is_a_picture(tmp_path: Path):
     plot([*ALL, jpeg, figures("wan", "ours", 10, task="cube")], tmp_path / "success.png")
 
     assert (tmp_path / "success.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_bounds_are_explained_below_the_plot():
+    """No note stands in the axes, where its own line and the curves would cross it."""
+    pytest.importorskip("matplotlib")
+    figure = draw([*ALL, figures("wan", "ours", 10, task="belt")])
+
+    (legend,) = figure.legends
+    words = [text.get_text() for text in legend.get_texts()]
+    assert words[-2].startswith("half a chunk, 0.83 s")
+    assert words[-1] == "1.25 s: the belt has carried the cube out of the jaws"
+    assert [len(axes.texts) for axes in figure.axes] == [0] * len(figure.axes)
 
 
 def test_results_name_commit_and_machine(tmp_path: Path):

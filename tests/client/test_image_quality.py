@@ -155,6 +155,83 @@ def test_raw_comes_back_where_the_link_is_near_again() -> None:
     assert images.quality is None
 
 
+@pytest.mark.parametrize(
+    ("link", "exchanges"),
+    [
+        (rate(10_000, rtt_s=0.0001), 4),  # loopback: the first does not count, three do
+        (rate(1000, rtt_s=0.0003), 4),  # a gigabit switch
+        (rate(1000, rtt_s=0.002), 33),  # slower: rung by rung, as ever
+        (rate(100), None),  # raw would take 88 ms
+        (rate(5), None),
+        (paced(0.2), None),
+    ],
+)
+def test_raw_comes_back_as_soon_as_it_would_be_quick(link: Link, exchanges: int | None) -> None:
+    """A busy machine opens its connection slowly: that is one moment, and no distance."""
+    images = connected(connect_s=0.02)
+    assert images.quality == 75
+    until_raw = next(
+        (n for n in range(1, 300) if drive(images, link, 1) and not images.quality), None
+    )
+    assert until_raw == exchanges
+
+
+def test_raw_comes_back_by_the_size_that_raw_has() -> None:
+    """Known once it was sent: small raw images are quick where forty times a JPEG would not be."""
+    images = connected()
+    slow = Sent(quality=None, nbytes=60_000, network_s=0.6)
+    assert images.exchanged(slow) is not None
+    quick = Sent(quality=75, nbytes=50_000, network_s=0.03)
+    told = [images.exchanged(quick) for _ in range(12)]
+    assert [said for said in told if said] == [
+        "images are sent as raw instead of JPEG of quality 75: 50 kB took 30 ms"
+    ]
+
+
+def test_raw_that_is_slower_than_it_should_be_is_tried_ever_more_rarely() -> None:
+    """A link that carries short messages at once and stalls on long ones: no rate tells that."""
+    images = connected(connect_s=0.02)
+
+    def link(nbytes: int) -> float:
+        return 0.001 if nbytes < 200_000 else 0.3
+
+    counts = [len(drive(images, link, 500)) for _ in range(4)]
+    assert counts[0] > counts[-1]
+    assert counts[-1] <= 12
+
+
+def test_raw_that_has_been_quick_for_long_is_trusted_again() -> None:
+    """After a bad hour and a good one two late answers do not cost minutes of JPEG."""
+    images = connected()
+    stalls = [True]
+
+    def link(nbytes: int) -> float:
+        return 0.3 if stalls[0] and nbytes > 200_000 else 0.001
+
+    drive(images, link, 1000)
+    stalls[0] = False
+    drive(images, link, 1000)
+    assert images.quality is None
+    assert len(drive(images, lambda _: 0.6, 2)) == 1
+    assert images.quality == 75
+    drive(images, link, 8)
+    assert images.quality is None
+
+
+def test_raw_that_cost_its_connection_comes_back_later() -> None:
+    """Not after three quick small messages: after eight, and after twice as many the next time."""
+    images = connected()
+    counts = []
+    for _ in range(2):
+        images.gave_up()
+        images.connected(announced=True, connect_s=0.001)
+        link = rate(10_000, rtt_s=0.0001)
+        counts.append(
+            next(n for n in range(1, 99) if drive(images, link, 1) and not images.quality)
+        )
+    assert counts == [9, 17]
+
+
 def test_one_loss_changes_nothing() -> None:
     """The median of three exchanges counts."""
     images = connected()

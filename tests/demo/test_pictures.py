@@ -12,9 +12,14 @@ import pytest
 pytest.importorskip("matplotlib")
 av = pytest.importorskip("av")
 
+from matplotlib.colors import to_hex  # noqa: E402
 from PIL import Image  # noqa: E402
 
-from pi05_websocket.cli.demo_plot import chunk_borders, draw_plot  # noqa: E402
+from pi05_websocket.cli.demo_plot import (  # noqa: E402
+    chunk_borders,
+    draw_episodes,
+    draw_plot,
+)
 from pi05_websocket.cli.demo_story import Story, TraceLine  # noqa: E402
 from pi05_websocket.cli.demo_video import FPS, SIZE, Narration, make_video  # noqa: E402
 from pi05_websocket.sim.live import LiveImage, side_by_side  # noqa: E402
@@ -103,6 +108,20 @@ def test_plot_is_a_picture(tmp_path: Path, story: Story) -> None:
         assert len(np.unique(np.asarray(picture).reshape(-1, picture.size[0]))) > 20
 
 
+def test_the_legend_says_what_the_bands_are(story: Story) -> None:
+    """Both kinds where both are shown, each in the colour of its band; without episodes none."""
+    from matplotlib.figure import Figure
+
+    axes = Figure().subplots()
+    draw_episodes(axes, story, ORIGIN)
+    shown = {line.get_label(): line.get_color() for line in axes.get_lines()}
+    bands = [to_hex(patch.get_facecolor()) for patch in axes.patches]
+    assert shown == {"episode: cube picked up": bands[0], "episode: not picked up": bands[1]}
+    empty = Figure().subplots()
+    draw_episodes(empty, Story(), ORIGIN)
+    assert len(empty.get_lines()) == 0
+
+
 def test_narration_knows_each_moment(story: Story) -> None:
     """Before, during and after an episode, in success and failure, while holding."""
     narration = Narration(policy_trace(), story, episodes=2, prompt="Pick it up.")
@@ -133,6 +152,9 @@ def test_video_shows_both_cameras(tmp_path: Path, story: Story, recording: Path)
     assert frames[0].shape == (SIZE[1], SIZE[0], 3)
     assert frames[0][400, 480].argmax() == 0
     assert frames[0][160, 1100].argmax() == 2
+    # Each image's upper right corner has its camera's name, light on a dark plate.
+    for right in (960, SIZE[0]):
+        assert frames[0][14:46, right - 110 : right - 16].min(axis=2).max() > 180
     assert all(0 <= share <= 1 for share in shares)
 
 

@@ -508,6 +508,49 @@ def test_replaced_between_the_look_and_the_sending(
         assert isinstance(policy.unavailable(), PolicyChanged)
 
 
+class LeftWaiting:
+    """Lets a thread rest between its request and its look at the answer: the server is replaced meanwhile."""
+
+    def __init__(self, policy: RemotePolicy, replace_it: Callable[[], object]) -> None:
+        self._policy, self._replace_it = policy, replace_it
+        self._send, self._done = policy.connection.submit, False
+
+    def __call__(self, buffer: bytearray, **settings: Any) -> Any:
+        """Send a request."""
+        exchange = self._send(buffer, **settings)
+        if not self._done:
+            self._done = True
+            exchange.result(5)
+            before = self._policy.connection.greeting.number
+            self._replace_it()
+            assert eventually(lambda: self._policy.connection.greeting.number > before)
+            self._policy.unavailable()  # as another thread asks in each of its ticks
+        return exchange
+
+
+@pytest.mark.parametrize("requests", [0, 1])
+def test_replaced_before_an_answer_is_looked_at(
+    serve: Any, monkeypatch: pytest.MonkeyPatch, requests: int
+) -> None:
+    """The arm follows who has answered, not who has come since: that one is a person's to accept."""
+    server = serve("a", SAME)
+    other = Counting()
+
+    def come() -> None:
+        server.close()
+        serve("b", OTHER, port=server.port, policy=other)
+
+    with RemotePolicy(config=replace(SHORT, url=server.url)) as policy:
+        for number in range(requests):
+            policy.infer({"number": number})
+        monkeypatch.setattr(policy.connection, "submit", LeftWaiting(policy, come))
+        assert policy.submit({"number": 2}).result(5).value["by"] == "a"
+        assert isinstance(policy.unavailable(), PolicyChanged)
+        with pytest.raises(PolicyChanged):
+            policy.infer({"number": 3})
+        assert other.asked == 0
+
+
 def test_replaced_between_a_pools_choice_and_the_sending(
     serve: Any, pool: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -25,7 +25,7 @@ from pi05_websocket.errors import (
     RequestRefused,
 )
 from pi05_websocket.server.keys_file import add_key
-from pi05_websocket.server.records import Closed, Opened, Record, RequestRecord
+from pi05_websocket.server.records import Closed, Opened, Record, RequestRecord, UpstreamStanding
 from pi05_websocket.server.requests import Answered, Failed, Refused, Request
 from pi05_websocket.wire import codec
 from pi05_websocket.wire.encoded_images import encode_images
@@ -722,3 +722,19 @@ def test_no_address_but_a_newcomer_is_told_nothing(world: Any) -> None:
     with pytest.raises(ConnectFailed) as caught:
         world.robot(gateway, wait=1.0)
     assert "127.0.0.1:9:" not in str(caught.value)
+
+
+# --------------------------------------------------------------------------------------- what is told
+
+
+def test_whoever_watches_is_told_of_each_upstream(world: Any) -> None:
+    """One that has answered, and one at whose address nobody listens: by their addresses, in their order."""
+    well = world.upstream(Echo("a"))
+    gateway = world.gateway(well, "ws://127.0.0.1:9", ready=1)
+    world.robot(gateway).infer({"number": 1})
+    told: SimpleQueue[Any] = SimpleQueue()
+    assert gateway.operate(lambda operator: told.put(operator.state().upstreams))
+    assert told.get(timeout=20) == (
+        UpstreamStanding(url=well.url, usable=True, sound=True),
+        UpstreamStanding(url="ws://127.0.0.1:9", usable=False, sound=False),
+    )

@@ -15,7 +15,7 @@ from told import answered, opened, refused, server_state
 from pi05_websocket.ops.histogram import Histogram
 from pi05_websocket.ops.metrics import METRICS, Reading, table
 from pi05_websocket.ops.statistics import Statistics
-from pi05_websocket.server.records import Closed, TurnedAway
+from pi05_websocket.server.records import Closed, TurnedAway, UpstreamStanding
 
 ROOT = Path(__file__).resolve().parents[2]
 INTEGRATIONS = ROOT / "integrations"
@@ -103,6 +103,28 @@ def test_a_server_that_does_not_run_is_not_ready() -> None:
     assert [read(name, reading) for name in ("ready", "paused", "waiting_requests")] == [
         {(): 0}
     ] * 3
+
+
+def test_each_upstream_of_a_gateway_has_its_numbers() -> None:
+    """By the address it was given: dead, frozen, well. Without upstreams there are none."""
+    upstreams = [
+        UpstreamStanding(url="ws://a:8000", usable=False, sound=False),
+        UpstreamStanding(url="ws://b:8000", usable=True, sound=False),
+        UpstreamStanding(url="ws://c:8000", usable=True, sound=True),
+    ]
+    reading = a_reading(state=server_state(upstreams=upstreams))
+    assert read("upstream_usable", reading) == {
+        ("ws://a:8000",): False,
+        ("ws://b:8000",): True,
+        ("ws://c:8000",): True,
+    }
+    assert read("upstream_sound", reading) == {
+        ("ws://a:8000",): False,
+        ("ws://b:8000",): False,
+        ("ws://c:8000",): True,
+    }
+    assert read("upstream_usable", a_reading()) == {}
+    assert read("upstream_sound", a_reading(state=None)) == {}
 
 
 def test_every_metric_is_in_the_table() -> None:

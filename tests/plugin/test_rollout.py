@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 import threading
 from pathlib import Path
@@ -13,7 +14,11 @@ import numpy as np
 import pytest
 from fake_lerobot import START, FakeArm
 
+from pi05_websocket.cli.serve import ServeCommand, welcome
+from pi05_websocket.cli.serve_policy import PolicyChoice
 from pi05_websocket.recording.contents import open_recording
+from pi05_websocket.server import WebsocketPolicyServer
+from pi05_websocket.server.loading import load_policy
 
 pytestmark = [
     pytest.mark.lerobot,
@@ -446,3 +451,18 @@ def answer_counting(connection) -> None:
         time.sleep(0.02)
         state = np.asarray(codec.decode(message)["observation/state"], np.float64)
         connection.send(codec.encode({"actions": state + np.arange(1, 31)[:, None]}))
+
+
+def test_a_lerobot_checkpoint_drives_the_arm_with_the_flags_its_server_prints(
+    checkpoints, arm, lerobot_rollout_main
+):
+    """Its own keys and sizes, as they stand after "on the robot:"; the default key map does not have them."""
+    pytest.importorskip("transformers", reason="needs the extra `serve`")
+    spec = f"lerobot:{checkpoints('act')}?observation.images.front=observation/images/realsense"
+    command = ServeCommand(choice=PolicyChoice(policy=spec), port=0)
+    with WebsocketPolicyServer(load_policy(spec), port=0) as server:
+        flags = shlex.split(welcome(command, server).partition("on the robot: ")[2])
+        assert '--policy.cameras={realsense: "observation/images/realsense pad 40x48"}' in flags
+        lerobot_rollout_main(*flags, "--duration=1.5")
+    assert len(arm().sent) > 20
+    assert len(set(pans(arm()))) > 5  # it moves: rows of the policy, and no hold

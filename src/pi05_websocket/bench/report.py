@@ -20,7 +20,7 @@ from pi05_websocket.bench.links import LINKS
 from pi05_websocket.sim.stats import wilson_interval
 from pi05_websocket.sim.tasks import BELT_SPEED
 
-__all__ = ["aim", "facts", "paired_difference", "plot", "table", "write_results"]
+__all__ = ["aim", "draw", "facts", "paired_difference", "plot", "table", "write_results"]
 
 _NAMES = {
     "openpi": "OpenPI ActionChunkBroker",
@@ -153,7 +153,16 @@ def aim(figures: Sequence[Figures]) -> list[str]:
 def plot(
     figures: Sequence[Figures], path: Path, *, horizon: int = 50, policy: str = "expert"
 ) -> None:
-    """Draw success and time to success against the round trip, for both tasks, with the bounds of physics."""
+    """Write what `draw` draws as a PNG."""
+    figure = draw(figures, horizon=horizon, policy=policy)
+    from matplotlib import pyplot  # after its backend was chosen
+
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)
+
+
+def draw(figures: Sequence[Figures], *, horizon: int = 50, policy: str = "expert") -> Any:
+    """Return success and time to success against the round trip, for all tasks, with the bounds of physics."""
     figures = [f for f in figures if _policy(f) == policy]
     import matplotlib
 
@@ -178,16 +187,30 @@ def plot(
             )
             name = _NAMES[rule] if images == "raw" else f"{_NAMES[rule]}, {images}"
             _draw_rule(axes[0][column], axes[1][column], points, colour, name)
-        _draw_bounds(axes[0][column], task, horizon)
+        for each in axes[:, column]:
+            _draw_bounds(each, task, horizon)
         axes[1][column].set_ylim(bottom=0)
         axes[0][column].set_title(f"{policy}, {task}, {horizon} rows at {CONTROL_HZ:g} Hz")
         axes[1][column].set_xlabel("from an observation to its chunk, median of each link, ms")
     axes[0][0].set_ylabel("success, 95 % interval")
     axes[1][0].set_ylabel("median time to success, s")
-    axes[0][0].legend(loc="lower left", fontsize=8)
-    figure.tight_layout()
-    figure.savefig(path, dpi=110)
-    pyplot.close(figure)
+    rows = _legend_below(figure, axes[0])
+    figure.tight_layout(rect=(0, 0.02 + 0.03 * rows, 1, 1))
+    return figure
+
+
+def _legend_below(figure: Any, axes: Sequence[Any]) -> int:
+    """Explain rules and bounds below all: notes beside the lines would be crossed by them. Return its rows."""
+    shown: dict[str, Any] = {}
+    for each in axes:
+        handles, names = each.get_legend_handles_labels()
+        shown |= dict(zip(names, handles, strict=True))
+    names = sorted(shown, key=lambda name: not isinstance(shown[name], tuple))  # bounds last
+    columns = len(axes)
+    figure.legend(
+        [shown[name] for name in names], names, loc="lower center", ncol=columns, frameon=False
+    )
+    return math.ceil(len(names) / columns)
 
 
 def _draw_rule(
@@ -210,16 +233,15 @@ def _draw_rule(
 
 def _draw_bounds(axes: Any, task: str, horizon: int) -> None:
     """Draw where every chunk ends in a pause, and where a belt outruns a plan that does not foresee it."""
-    bounds = [
-        (1000 * horizon / 2 / CONTROL_HZ, "longer than half a chunk: every chunk ends in a pause")
-    ]
+    half_s = horizon / 2 / CONTROL_HZ
+    bounds = [(half_s, "--", f"half a chunk, {half_s:.2f} s: beyond, every chunk ends in a pause")]
     if task == "belt":
+        late_s = _TOLERANCE_M / BELT_SPEED
         bounds.append(
-            (1000 * _TOLERANCE_M / BELT_SPEED, "the belt has carried the cube out of the jaws")
+            (late_s, ":", f"{late_s:.2f} s: the belt has carried the cube out of the jaws")
         )
-    for trip, text in bounds:
-        axes.axvline(trip, color="#888888", linestyle="--", linewidth=1)
-        axes.text(trip, 0.5, text, rotation=90, fontsize=7, ha="right", va="center")
+    for seconds, style, text in bounds:
+        axes.axvline(1000 * seconds, color="#555555", linestyle=style, linewidth=1.4, label=text)
 
 
 def write_results(path: Path, figures: Sequence[Figures]) -> None:

@@ -15,14 +15,14 @@ import numpy as np
 from pi05_websocket.cli.demo_story import Story, TraceLine
 from pi05_websocket.presets import SO101_JOINTS
 
-__all__ = ["JOINT_COLOURS", "chunk_borders", "draw_plot"]
+__all__ = ["JOINT_COLOURS", "chunk_borders", "draw_episodes", "draw_plot"]
 
 JOINT_COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377")
 """One for each joint, distinguishable without full colour vision (Paul Tol, bright)."""
 
 _BORDER = "#8a8f98"
 _HELD_COLOURS = ("#d62728", "#ff7f0e", "#9467bd", "#8c564b", "#1f77b4")
-_SUCCESS, _FAILURE = "#e6f4ea", "#fde7e9"
+_SUCCESS, _FAILURE = "#d3efdb", "#fbd9dc"
 
 
 def chunk_borders(ticks: list[TraceLine]) -> list[float]:
@@ -54,14 +54,16 @@ def draw_plot(
         2, 1, sharex=True, figsize=(14, 8), height_ratios=(3, 1.25), layout="constrained"
     )
     figure.suptitle(title, fontsize=14)
-    _episodes(above, story, origin)
+    draw_episodes(above, story, origin)
     _joints(above, ticks, robot, origin)
+    above.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
     _latency(below, story, origin)
     figure.savefig(path, dpi=110)
     pyplot.close(figure)
 
 
-def _episodes(axes: Any, story: Story, origin: float) -> None:
+def draw_episodes(axes: Any, story: Story, origin: float) -> None:
+    """Draw a band for each episode, with its verdict above and what its colour means in the legend."""
     for outcome in story.outcomes:
         begin, end = outcome.began_s - origin, outcome.ended_s - origin
         axes.axvspan(
@@ -77,6 +79,13 @@ def _episodes(axes: Any, story: Story, origin: float) -> None:
             va="bottom",
             fontsize=9,
         )
+    kinds = {outcome.success for outcome in story.outcomes}
+    for success, colour, words in (
+        (True, _SUCCESS, "episode: cube picked up"),
+        (False, _FAILURE, "episode: not picked up"),
+    ):
+        if success in kinds:
+            axes.plot([], [], "s", ms=12, color=colour, markeredgecolor=_BORDER, label=words)
 
 
 def _joints(axes: Any, ticks: list[TraceLine], robot: list[TraceLine], origin: float) -> None:
@@ -96,7 +105,6 @@ def _joints(axes: Any, ticks: list[TraceLine], robot: list[TraceLine], origin: f
     axes.plot([], [], color=_BORDER, lw=0.8, ls=(0, (4, 3)), label="a new chunk takes over")
     axes.plot([], [], color="black", lw=0.8, alpha=0.6, label="thin: measured")
     axes.set_ylabel("commanded joints, degrees\n(gripper: 0 closed … 100 open)")
-    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
     axes.grid(alpha=0.25)
     axes.margins(x=0.01)
 

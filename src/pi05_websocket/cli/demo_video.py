@@ -185,6 +185,8 @@ def draw_frame(
     draw = ImageDraw.Draw(canvas, "RGBA")
     moment = narration.at(time_s)
     _caption(draw, narration.prompt, moment)
+    _camera_name(draw, _FRONT[0], "realsense")
+    _camera_name(draw, SIZE[0], "wrist2")
     _panel(draw, narration, moment)
     _chart(draw, narration, time_s)
     return np.asarray(canvas)
@@ -211,6 +213,12 @@ def _label(
     draw.text(at, text, font=_font(size), fill=colour)
 
 
+def _camera_name(draw: ImageDraw.ImageDraw, right: int, name: str) -> None:
+    """Write a camera's name into the upper right corner of its image, which ends at `right`."""
+    width = draw.textlength(name, font=_font(17))
+    _label(draw, (right - 24 - round(width), 18), name, _INK, 17)
+
+
 def _caption(draw: ImageDraw.ImageDraw, prompt: str, moment: Moment) -> None:
     _label(draw, (28, 24), f"“{prompt}”", _INK, 24)
     if moment.outcome is not None and moment.outcome.success:
@@ -224,7 +232,6 @@ def _caption(draw: ImageDraw.ImageDraw, prompt: str, moment: Moment) -> None:
 
 def _panel(draw: ImageDraw.ImageDraw, narration: Narration, moment: Moment) -> None:
     left, top = _FRONT[0] + _MARGIN, _WRIST + 14
-    draw.text((_FRONT[0] + 10, 8), "wrist2", font=_font(15), fill=_INK)
     number = 1 if moment.episode is None else moment.episode + 1
     draw.text((left, top), f"Episode {number} of {narration.episodes}", font=_font(26), fill=_INK)
     draw.text(

@@ -27,8 +27,8 @@ __all__ = ["KeysCommand", "run"]
 _DESCRIPTION = """\
 Make, list, replace and revoke the keys that let robots into `pi05-websocket serve --keys FILE`.
 
-A secret is printed once and kept nowhere; the file has its hash. A running server follows the file within 5 s:
-what was revoked or replaced opens nothing more, and connections it had opened are closed.
+A secret is printed once and kept nowhere; the file has its hash. A running server looks at the file every
+second: what was revoked or replaced opens nothing more, and connections it had opened are closed.
 
 examples:
   pi05-websocket keys add kitchen-arm > kitchen-arm.key     for the robot's --policy.api_key_file

@@ -7,7 +7,6 @@ In: words. Out: an exit code; 0 after SIGINT or SIGTERM, 1 when the address cann
 from __future__ import annotations
 
 import logging
-import socket
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from typing import Annotated, Literal
 import tyro
 
 from pi05_websocket.cli import EXIT_FAILED, EXIT_OK
+from pi05_websocket.cli.robot_flags import key_flags
 from pi05_websocket.cli.serve_flags import check_flags
 from pi05_websocket.cli.serve_policy import PolicyChoice, load_warm
 from pi05_websocket.cli.serve_ray import run_on_ray
@@ -155,29 +155,17 @@ def _refuse_to_serve_strangers(command: ServeCommand) -> None:
 
 
 def welcome(command: ServeCommand, server: PolicyServer) -> str:
-    url = server.url
+    """Return what is served and where, and what to type on the robot."""
+    url = server.url_for_robots
     note = "only this machine can reach it; --host 0.0.0.0 lets robots on the network in"
     if not is_loopback(command.host):
         note = "whoever reaches this machine can reach it"
         if command.config.keys or command.config.tls_client_ca:
             note = "who has a key or certificate comes in"
-    if command.host in ("0.0.0.0", "::", ""):
-        url = f"{url.partition(':')[0]}://{_own_address()}:{server.port}"
     pin = f" --policy.tls_fingerprint={server.tls_fingerprint}" if server.tls_fingerprint else ""
     key = " --policy.api_key_file=FILE" if command.config.keys else ""
+    keys = key_flags(server.metadata) if isinstance(server, WebsocketPolicyServer) else ""
     return (
         f"serving {_served(command)} at {url} ({note})\n"
-        f"on the robot: --policy.type=pi05_websocket --policy.websocket_url={url}{pin}{key}"
+        f"on the robot: --policy.type=pi05_websocket --policy.websocket_url={url}{pin}{key}{keys}"
     )
-
-
-def _own_address() -> str:
-    """Return the address by which other computers most likely reach this one; sends nothing."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect(
-                ("192.0.2.1", 9)
-            )  # reserved for documentation: only the route is looked up
-            return str(probe.getsockname()[0])
-        except OSError:
-            return "127.0.0.1"

@@ -7,6 +7,8 @@ quality of the next one. One object for each connection.
     rungs      raw ── 95 ── 90 ── 85 ── 75 (the floor)
     near       raw, as long as it is quick
     far        at once to the floor; up again rung by rung, as far as a better image costs no time
+    not far    at once to raw, where JPEG travels so fast that raw images would be quick: connecting was slow,
+               or the link is better now
 
 Down in one step, because what a link makes of few bytes cannot be told from large messages: a kernel that paces
 spreads 44 kB over 200 ms as long as a megabyte, and sends at once what fits into ten segments.
@@ -51,6 +53,10 @@ _LITTLE_S: Final = 0.01
 
 _NO_GAIN: Final = 0.9
 """Share of the raw images' time from which on JPEG is not worth its loss: something else takes the time."""
+
+_MOST_SHRUNK: Final = 40
+"""Until a raw observation was sent it is taken for so many times a JPEG one's bytes: what plain rendered images
+come to at quality 75 (1,072 kB and 28 kB). Cameras' images shrink less, and are quicker raw than expected."""
 
 _PATIENCE: Final = 8
 _MOST_PATIENCE: Final = 256
@@ -120,6 +126,12 @@ class ImageQuality:
         """What the smallest messages take; no others take less. 0 while it is not known."""
         self._raw_s: float | None = None
         """What raw images took when they were given up, until JPEG has proved quicker."""
+        self._raw_nbytes: int | None = None
+        """Bytes of the last raw observation."""
+        self._without_raw = 0
+        """Exchanges since raw images were given up."""
+        self._raw_patience = 0
+        """How many there must be before a quick JPEG brings raw images back."""
 
     def __repr__(self) -> str:
         return f"<ImageQuality {self._transport} {self.words}>"
@@ -143,6 +155,7 @@ class ImageQuality:
         """
         before = self.words
         near = (connect_s is None or connect_s <= NEAR_S) and not self._gave_up
+        self._without_raw, self._raw_patience = 0, self._longer() if self._gave_up else 0
         self._cold, self._gave_up = True, False
         self._patience, self._least_s, self._raw_s = _PATIENCE, 0.0, None
         if self._transport == "raw" or not announced:
@@ -160,6 +173,8 @@ class ImageQuality:
 
     def exchanged(self, sent: Sent) -> str | None:
         """Take an exchange into account; return what is to be told if the next images are sent otherwise."""
+        if sent.quality is None:
+            self._raw_nbytes = sent.nbytes
         if self._rung < 0 or sent.quality != self.quality:
             return None  # or it was under way when the quality changed
         stalled = self.quality is None and sent.network_s >= _STALLED_S
@@ -168,13 +183,14 @@ class ImageQuality:
             return None
         self._times.append(sent.network_s)
         self._waited += 1
+        self._without_raw += self.quality is not None
         if len(self._times) < _WINDOW and not stalled:
             return None
         before, took = self.words, median(self._times)
         if self.quality is None:
             self._judge_raw(took)
         else:
-            self._judge_jpeg(took)
+            self._judge_jpeg(took, sent.nbytes)
         if self.words == before:
             return None
         return (
@@ -186,9 +202,15 @@ class ImageQuality:
         tried_in_vain = self._raw_s is not None and self._waited < self._patience
         if took > QUICK_S and not tried_in_vain:
             self._raw_s = took
+            self._without_raw, self._raw_patience = 0, self._longer()
             self._go(self._floor)
+        elif took <= QUICK_S and self._waited >= self._raw_patience:
+            self._raw_patience = 0  # it has proved itself
 
-    def _judge_jpeg(self, took: float) -> None:
+    def _judge_jpeg(self, took: float, nbytes: int) -> None:
+        if self._raw_would_be_quick(took, nbytes):
+            self._go(0)
+            return
         if self._rung == self._floor:
             if self._raw_s is not None and took > _NO_GAIN * self._raw_s:
                 self._go_back(0)
@@ -200,9 +222,26 @@ class ImageQuality:
         elif self._rung > 0 and self._waited >= self._patience and self._may_climb(took):
             self._go(self._rung - 1)
 
+    def _raw_would_be_quick(self, took: float, nbytes: int) -> bool:
+        """Whether raw images stay below their own bound at the rate at which JPEG travels.
+
+        All of the time is taken for the bytes', the way's too: where a message takes a time for the way and one
+        for its bytes, raw images are quicker than this says. Where they are not, the next try waits longer.
+        """
+        if self._rungs[0] is not None or self._without_raw < self._raw_patience:
+            return False
+        raw_nbytes = self._raw_nbytes or _MOST_SHRUNK * nbytes
+        return took * raw_nbytes <= QUICK_S * nbytes
+
+    def _longer(self) -> int:
+        """Return how long raw images are not tried after they were too slow: longer each time."""
+        return min(max(_PATIENCE, 2 * self._raw_patience), _MOST_PATIENCE)
+
     def _may_climb(self, took: float) -> bool:
-        # A megabyte is tried only over a near link: it may take twenty times as long.
-        return self._rungs[self._rung - 1] is not None or took <= NEAR_S
+        if self._rungs[self._rung - 1] is not None:
+            return True
+        # A megabyte is tried only over a near link, and not again and again: it may take twenty times as long.
+        return took <= NEAR_S and self._without_raw >= self._raw_patience
 
     def _go(self, rung: int) -> None:
         self._rung, self._waited = rung, 0

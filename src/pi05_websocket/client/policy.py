@@ -53,6 +53,8 @@ class _Packed:
     """Of its images as JPEG; None: raw, and readable for every server."""
     greeting: int
     """Number of the greeting it was made for."""
+    fingerprint: str | None = None
+    """What that one announced."""
     dialect: Dialect = OPENPI
     """That server's."""
     observation: Observation | None = None
@@ -221,7 +223,7 @@ class RemotePolicy:
         JPEG too, although it takes a millisecond or two: the loop thread answers pings meanwhile, and the robot
         may write into its images again as soon as this returns.
         """
-        greeting, quality = self._how()
+        greeting, quality, fingerprint = self._how()
         now = self.connection.greeting
         original, dialect = obs, now.dialect
         obs = self._speaking.message(dialect, now.metadata or {}, obs)
@@ -233,14 +235,16 @@ class RemotePolicy:
         except IndexError:  # asked for, not looked for: several threads may share the policy
             buffer = bytearray()
         codec.encode_into(obs, buffer, HEADROOM)
-        return _Packed(buffer, quality, greeting, dialect, None if dialect is OPENPI else original)
+        kept = None if dialect is OPENPI else original
+        return _Packed(buffer, quality, greeting, fingerprint, dialect, kept)
 
-    def _how(self) -> tuple[int, int | None]:
-        """Return for which greeting to encode, and at what quality."""
+    def _how(self) -> tuple[int, int | None, str | None]:
+        """Return for which greeting to encode, at what quality, and the fingerprint in that greeting."""
         greeting = self.connection.greeting
         said = None
         with self._lock:
             self._meet(greeting)
+            fingerprint = None if self._sameness is None else self._sameness.said(0)
             if greeting.number != self._greeted:
                 self._greeted = greeting.number
                 said = self._images.connected(
@@ -248,7 +252,7 @@ class RemotePolicy:
                 )
             quality = self._images.quality
         self._tell(said)
-        return greeting.number, quality
+        return greeting.number, quality, fingerprint
 
     def _look(self) -> tuple[int, PolicyChanged | None]:
         """Return the number of the greeting that counts, and why the arm may not go on with who gave it."""
@@ -309,7 +313,8 @@ class RemotePolicy:
         with self._lock:
             self._under_way -= 1
             if self._sameness is not None and exchange.future.exception() is None:
-                self._sameness.follow(0)
+                # Of when it was asked: this may be told late, after another server has come.
+                self._sameness.follow_as(0, packed.fingerprint)
             if alone and packed.greeting == self._greeted:
                 said = self._learn(exchange)
         self._tell(said)

@@ -49,7 +49,11 @@ class Sameness:
 
     def follow(self, number: int) -> None:
         """Note that an answer of this server moves the arm, or that a person wants that."""
-        self._followed, self._expected = number, self._said[number]
+        self.follow_as(number, self._said[number])
+
+    def follow_as(self, number: int, fingerprint: str | None) -> None:
+        """Note the same of a server that announced this when it was asked; another may have come since."""
+        self._followed, self._expected = number, fingerprint
 
     def agrees(self, number: int) -> bool:
         """Say whether the arm may go on with this server."""

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from pi05_websocket.ops.histogram import Histogram
 from pi05_websocket.ops.statistics import Statistics
-from pi05_websocket.server.records import ServerState
+from pi05_websocket.server.records import ServerState, UpstreamStanding
 
 __all__ = ["METRICS", "Metric", "Reading", "table"]
 
@@ -62,6 +62,15 @@ def _state(read: Callable[[ServerState], float]) -> Callable[[Reading], Labelled
     return lambda reading: _one(0.0 if reading.state is None else read(reading.state))
 
 
+def _upstreams(read: Callable[[UpstreamStanding], float]) -> Callable[[Reading], Labelled]:
+    """One number for each server behind a gateway: as many as were named when it was started."""
+    return lambda reading: (
+        {}
+        if reading.state is None
+        else {(upstream.url,): read(upstream) for upstream in reading.state.upstreams}
+    )
+
+
 def _metric(
     kind: Literal["counter", "gauge", "histogram"],
     name: str,
@@ -89,6 +98,20 @@ METRICS: tuple[Metric, ...] = (
         "waiting_requests",
         "Requests that wait for the policy",
         _state(lambda state: state.waiting),
+    ),
+    _metric(
+        "gauge",
+        "upstream_usable",
+        "Of a gateway: 1 while this upstream is there and serves the policy",
+        _upstreams(lambda upstream: upstream.usable),
+        "upstream",
+    ),
+    _metric(
+        "gauge",
+        "upstream_sound",
+        "Of a gateway: 1 while robots are given to this upstream, because it has answered, and in time",
+        _upstreams(lambda upstream: upstream.sound),
+        "upstream",
     ),
     _metric(
         "counter",

@@ -28,6 +28,7 @@ from pi05_websocket.server.config import ServerConfig
 from pi05_websocket.server.exposure import not_behind_a_proxy, why_not_safe
 from pi05_websocket.server.failed_handshakes import told_in_a_line
 from pi05_websocket.server.operator import Operator
+from pi05_websocket.server.own_address import host_for_robots
 from pi05_websocket.server.own_certificate import with_its_files
 from pi05_websocket.server.records import Listener
 from pi05_websocket.server.service import Service
@@ -101,8 +102,15 @@ class PolicyServer:
     @property
     def url(self) -> str:
         """Where a client on this machine finds the server."""
-        scheme = "wss" if self._config.tls_cert else "ws"
-        return f"{scheme}://{_EVERY_INTERFACE.get(self._host, self._host)}:{self._port}"
+        return self._url(_EVERY_INTERFACE.get(self._host, self._host))
+
+    @property
+    def url_for_robots(self) -> str:
+        """Where robots find the server: other computers too, if it listens for them."""
+        return self._url(host_for_robots(self._host))
+
+    def _url(self, host: str) -> str:
+        return f"{'wss' if self._config.tls_cert else 'ws'}://{host}:{self._port}"
 
     @property
     def tls_fingerprint(self) -> str | None:
@@ -192,9 +200,10 @@ class PolicyServer:
     async def _run(self, listening: Callable[[], None]) -> None:
         def note(port: int) -> None:
             self._port = port
-            logger.info("serving %s at %s", self._what, self.url)
+            url = self.url_for_robots
+            logger.info("serving %s at %s", self._what, url)
             if self._config.behind_proxy:
-                logger.info("TLS ends at a proxy: what comes to %s is not encrypted", self.url)
+                logger.info("TLS ends at a proxy: what comes to %s is not encrypted", url)
             unsafe = why_not_safe(self._host, self._config)
             if unsafe is not None and not self._config.insecure:
                 # OpenPI's call, `host="0.0.0.0"`, must work: here a word, on the command line a refusal.
@@ -208,7 +217,7 @@ class PolicyServer:
         try:
             with told_in_a_line(asyncio.get_running_loop()):
                 await self._service.run(self._host, self._port, note)
-            logger.info("stopped %s", self.url)
+            logger.info("stopped %s", self.url_for_robots)
         except OSError as exc:
             number = errno.EADDRNOTAVAIL if exc.errno is None else exc.errno
             raise OSError(number, why_not(exc, self._host, self._port)) from None

@@ -10,12 +10,12 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from pi05_websocket.server.backend import Backend, Pausable
+from pi05_websocket.server.backend import Backend, Pausable, Relaying
 from pi05_websocket.server.closing import CLOSE_GOING_AWAY
 from pi05_websocket.server.connection import Connection
 from pi05_websocket.server.keys import Refusal
 from pi05_websocket.server.open_connections import OpenConnections
-from pi05_websocket.server.records import DISCONNECTED, ServerState
+from pi05_websocket.server.records import DISCONNECTED, ServerState, UpstreamStanding
 
 __all__ = ["Operator"]
 
@@ -65,6 +65,15 @@ class Operator:
             waiting=self._backend.waiting,
             unanswered={connection.number: connection.waiting for connection in self._connections},
             metadata=self._metadata(),
+            upstreams=self._upstreams(),
+        )
+
+    def _upstreams(self) -> tuple[UpstreamStanding, ...]:
+        if not isinstance(self._backend, Relaying):
+            return ()
+        return tuple(
+            UpstreamStanding(url=each.url, usable=each.usable, sound=each.sound)
+            for each in self._backend.states()
         )
 
     def pause(self, *, on: bool) -> None:

@@ -24,6 +24,7 @@ from pathlib import Path
 
 from pi05_websocket.errors import ConfigError
 from pi05_websocket.server.config import ServerConfig
+from pi05_websocket.server.own_address import routed_address
 from pi05_websocket.server.private_files import alone_in, replace
 
 __all__ = [
@@ -168,15 +169,8 @@ def _own_names() -> list[str]:
     name = socket.gethostname()
     if name.isascii():
         found += [name, f"{name}.local"] if "." not in name else [name]
-    # Reserved for documentation: only the route is looked up.
-    for family, nowhere in ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1")):
-        try:
-            with socket.socket(family, socket.SOCK_DGRAM) as probe:
-                probe.connect((nowhere, 9))
-                found.append(str(probe.getsockname()[0]))
-        except OSError:
-            continue  # no route, or no such family
-    return found
+    routed = (routed_address(family) for family in (socket.AF_INET, socket.AF_INET6))
+    return found + [address for address in routed if address is not None]
 
 
 def with_its_files(config: ServerConfig, host: str) -> tuple[ServerConfig, OwnCertificate | None]:

@@ -7,7 +7,7 @@ observation or a chunk they copy: its memory is used again two requests later.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -22,6 +22,7 @@ __all__ = [
     "RequestRecord",
     "ServerState",
     "TurnedAway",
+    "UpstreamStanding",
 ]
 
 DISCONNECTED = "an operator has disconnected this robot"
@@ -122,6 +123,20 @@ Listener = Callable[[Record], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UpstreamStanding:
+    """How one of the servers behind a gateway stands."""
+
+    url: str
+    """As it was given."""
+
+    usable: bool
+    """Whether it is there and serves the policy."""
+
+    sound: bool
+    """Whether robots are given to it: it has answered, and in time."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ServerState:
     """How a server is, for who asks."""
 
@@ -143,3 +158,6 @@ class ServerState:
 
     metadata: Mapping[str, Any]
     """What a client that comes now is told."""
+
+    upstreams: Sequence[UpstreamStanding] = ()
+    """The servers behind it, in their order; none where a policy answers."""

@@ -34,6 +34,7 @@ from soak_analysis import (
     drift,
     figures_of,
     first_and_last_tenth,
+    motion_verdict,
     verdict,
 )
 from soak_processes import Cable, Child, free_port, look_at
@@ -203,6 +204,8 @@ class Log:
         self._scene = scene
         self.samples: dict[str, list[Sample]] = {}
         self.windows: list[dict[str, float]] = []
+        self.answers: list[tuple[float, int]] = []
+        """At each sample: seconds since the run began, answers since the one before."""
         self.counts: Counter[str] = Counter()
 
     def sample(self, now_s: float) -> None:
@@ -218,6 +221,7 @@ class Log:
         over = self.counts["recording over its bound"]
         counts["recording over its bound"] = over + (self._scene.recorded_bytes() > RECORD_BYTES)
         self.counts = counts
+        self.answers.append((now_s, len(trips)))
         if trips:
             trips.sort()
             p99 = trips[min(len(trips) - 1, int(0.99 * len(trips)))]
@@ -289,6 +293,9 @@ def results(
         for name in ("p50_ms", "p99_ms"):
             ends = first_and_last_tenth([window[name] for window in windows])
             trips[name] = [round(value, 1) for value in ends]
+    answers = [count for at_s, count in log.answers if at_s >= settings.warm_up_s]
+    answered = first_and_last_tenth(answers) if answers else None
+    ticks, held = log.counts["ticks"], log.counts["held"]
     return {
         "minutes": settings.minutes,
         "warm_up_s": settings.warm_up_s,
@@ -299,7 +306,8 @@ def results(
         "counts": dict(sorted(log.counts.items())),
         "faults": dict(sorted(faults.done.items())),
         "bounds": asdict(settings.bounds),
-        "wrong": verdict(found, slower, never, settings.bounds),
+        "wrong": verdict(found, slower, never, settings.bounds)
+        + motion_verdict(ticks, held, answered, settings.bounds),
     }
 
 

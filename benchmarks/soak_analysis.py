@@ -21,6 +21,7 @@ __all__ = [
     "drift",
     "figures_of",
     "first_and_last_tenth",
+    "motion_verdict",
     "slope_of",
     "verdict",
 ]
@@ -76,6 +77,12 @@ class Bounds:
 
     more_threads: int | None = 0
     """The same of threads."""
+
+    held_share: float | None = 0.02
+    """Ticks without a row, of all of them: links are cut and servers killed, and arms go on."""
+
+    answers_share: float | None = 0.8
+    """Answers in the last tenth, of those in the first: an answer that never comes is slow for nobody."""
 
     p99_drift: float | None = 1.5
     """The last tenth's 99th percentile of the round trip over the first's."""
@@ -207,6 +214,32 @@ def verdict(
             f"the 99th percentile of the round trip is {p99_drift:.2f} times the first tenth's, "
             f"expected at most {bounds.p99_drift:g}"
         )
+    return wrong
+
+
+def motion_verdict(
+    ticks: int, held: int, answers: tuple[float, float] | None, bounds: Bounds
+) -> list[str]:
+    """Return what is wrong with how the arms moved, a sentence each.
+
+    Args:
+        ticks: Of all robots.
+        held: How many of them had no row.
+        answers: Between two samples, in the first and in the last tenth; None: it was not long enough.
+        bounds: What is allowed.
+    """
+    wrong = []
+    if bounds.held_share is not None and held > bounds.held_share * ticks:
+        wrong.append(
+            f"{held} of {ticks} ticks were held, expected at most {100 * bounds.held_share:g} %"
+        )
+    if bounds.answers_share is not None and answers is not None:
+        first, last = answers
+        if last < bounds.answers_share * first:
+            wrong.append(
+                f"{last:g} answers between two samples at last, {first:g} at first, expected at least "
+                f"{bounds.answers_share:g} times as many"
+            )
     return wrong
 
 

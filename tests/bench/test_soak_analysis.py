@@ -18,6 +18,7 @@ from soak_analysis import (
     drift,
     figures_of,
     first_and_last_tenth,
+    motion_verdict,
     slope_of,
     verdict,
 )
@@ -207,3 +208,21 @@ def test_figures_fit_into_a_file() -> None:
     assert found["fds"] == [20.0, 20.0]
     assert found["blocks"] is None
     assert found["restarted"] is False
+
+
+@pytest.mark.parametrize(
+    ("ticks", "held", "answers", "bounds", "wrong"),
+    [
+        (288_006, 272, (80.0, 79.0), Bounds(), 0),
+        (288_000, 283_000, (80.0, 0.0), Bounds(), 2),
+        (1000, 20, (10.0, 8.0), Bounds(), 0),
+        (1000, 21, (10.0, 7.9), Bounds(), 2),
+        (1000, 1000, None, Bounds(held_share=None), 0),
+        (1000, 1000, (1.0, 0.0), Bounds(held_share=None, answers_share=None), 0),
+    ],
+)
+def test_arms_that_stand_still_are_not_sound(
+    ticks: int, held: int, answers: tuple[float, float] | None, bounds: Bounds, wrong: int
+) -> None:
+    """Held ticks and answers that stay away are judged, whatever the answers that came took."""
+    assert len(motion_verdict(ticks, held, answers, bounds)) == wrong

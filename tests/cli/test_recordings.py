@@ -40,15 +40,21 @@ class Arm:
 class Onwards:
     """Ten rows onwards from where the arm is; what an image adds is its own to say."""
 
-    def __init__(self, look: Callable[[np.ndarray], float] = lambda image: 0.0, offset: float = 0):
+    def __init__(
+        self,
+        look: Callable[[np.ndarray], float] = lambda image: 0.0,
+        offset: float = 0,
+        rows: int = 10,
+    ):
         self.look = look
         self.offset = offset
+        self.rows = rows
         self.seen: list[dict[str, Any]] = []
 
     def infer(self, observation: dict[str, Any]) -> dict[str, Any]:
         """Answer."""
         self.seen.append(observation)
-        rows = np.arange(10)[:, None] + np.asarray(observation["observation/state"])
+        rows = np.arange(self.rows)[:, None] + np.asarray(observation["observation/state"])
         rows[:, 0] += self.offset + self.look(observation["observation/images/realsense"])
         return {"actions": rows.astype(np.float32)}
 
@@ -140,6 +146,27 @@ def test_replay_to_another_policy_says_where_it_differs(record: Any, served: Any
 
     assert main(["replay", str(folder), "--to", served(Onwards(look=lambda image: 1 / 0))]) == 1
     assert "ZeroDivisionError" in capsys.readouterr().out
+
+
+def test_replay_to_a_policy_of_shorter_chunks(record: Any, served: Any, capsys: Any):
+    """Whose rows are the same, as far as they go: not the same policy, and how many rows are said."""
+    folder = record("raw")
+
+    assert main(["replay", str(folder), "--to", served(Onwards(rows=1)), "--most", "2"]) == 1
+    said = capsys.readouterr().out
+    assert "2 chunks have another number of rows, as 1 beside 10 recorded" in said
+    assert "not the same" in said
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 19, 20, 21, 39, 40, 1000])
+def test_what_is_asked_is_spread_over_the_recording(count: int):
+    """From the first to the last, in even steps, and as many as there may be."""
+    from pi05_websocket.cli.audit_images import _spread
+
+    numbers = sorted(_spread(count, 20))
+    assert len(numbers) == min(count, 20)
+    assert (numbers[0], numbers[-1]) == (0, count - 1)
+    assert max(np.diff(numbers), default=0) - min(np.diff(numbers), default=0) <= 1
 
 
 def test_replay_serves(record: Any, monkeypatch: pytest.MonkeyPatch):

@@ -213,6 +213,20 @@ def test_changed_settings_count_for_the_next_request() -> None:
     run(script, a=hangs, b=works)
 
 
+def test_who_is_slow_is_left_out_though_nobody_else_is_asked() -> None:
+    """Without retries the one request is lost; the next goes elsewhere."""
+
+    async def script(link: PolicyLink, cluster: Cluster) -> None:
+        robot = Robot()
+        link.submit(robot.request())
+        assert isinstance(await robot.outcome(), Failed)
+        link.submit(robot.request())
+        assert isinstance(await robot.outcome(), Answered)
+        assert cluster.asked == ["a", "b"]
+
+    run(script, max_wait_s=0.2, settings={"retries": 0, "retry_share": 0.0}, a=hangs, b=works)
+
+
 def test_a_late_answer_counts() -> None:
     """The slow one is asked on while nobody else answers either."""
 

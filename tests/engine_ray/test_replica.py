@@ -269,7 +269,9 @@ def test_another_policy_in_place(gate: Gate) -> None:
             await asyncio.sleep(0.001)
         for _ in range(3):
             gate.opened.release()
-        assert sorted([(await future)[1]["number"] for future in asking]) == [0, 1, 2]
+        answers = [await future for future in asking]
+        assert sorted(answer["number"] for _, answer in answers) == [0, 1, 2]
+        assert {said.generation for said, _ in answers} == {before.generation}  # who answered
         await changing
         new.opened.release()
         await ask(replica, 9)
@@ -282,6 +284,17 @@ def test_another_policy_in_place(gate: Gate) -> None:
         assert Description.from_map(replica.describe()) == before
 
     run({"gate": gate, "new": new}, script)
+
+
+def test_another_policy_in_place_remembers_nothing() -> None:
+    """What the one before kept of a robot is not given to it."""
+
+    async def script(replica: PolicyReplica) -> None:
+        assert [(await ask(replica, n))[1]["seen"] for n in range(2)] == [1, 2]
+        await replica.change({"policy": "new"})
+        assert [(await ask(replica, n))[1]["seen"] for n in range(2)] == [1, 2]
+
+    run({"old": Remembering(), "new": Remembering()}, script)
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ def test_quantiles_over_all_rows_of_all_observations():
 
     assert first == Quantiles(2.0, pytest.approx(2.9), 3.0)
     assert second.largest == 0.5
+    assert found.other_lengths == [(3, 2)]
     assert repr(found) == "<Differences of 2 observations>"
 
 

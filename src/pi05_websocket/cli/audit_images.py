@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import itertools
 import json
 import sys
 from collections.abc import Callable, Iterator
@@ -17,6 +16,7 @@ from pathlib import Path
 from statistics import median
 from typing import Annotated, Any
 
+import numpy as np
 import tyro
 
 from pi05_websocket.cli import EXIT_FAILED, EXIT_OK
@@ -135,10 +135,15 @@ def _observations(command: AuditCommand) -> tuple[Iterator[Observation], list[st
         return _of_dataset(folder, key_map, command.most), list(key_map.joint_names)
     recording = open_recording(folder)
     count = sum(1 for _ in recording.answered())
-    every = max(1, count // command.most)
-    chosen = itertools.islice(recording.answered(), 0, None, every)
+    wanted = _spread(count, command.most)
+    chosen = (one for number, one in enumerate(recording.answered()) if number in wanted)
     joints = recording.settings.get("joint_names", "").split()
-    return (_raw(one.observation()) for one in itertools.islice(chosen, command.most)), joints
+    return (_raw(one.observation()) for one in chosen), joints
+
+
+def _spread(count: int, most: int) -> set[int]:
+    """Return numbers below `count`, at most so many, from the first to the last."""
+    return {int(number) for number in np.linspace(0, count - 1, min(count, most)).round()}
 
 
 def _raw(observation: Observation) -> Observation:

@@ -123,7 +123,8 @@ def _compare(recording: Recording, policy: RemotePolicy, most: int) -> _Compared
 def _report(command: ReplayCommand, compared: _Compared, settings: dict[str, str]) -> int:
     joints = settings.get("joint_names", "").split()
     found = compared.differences.joints()
-    same = not compared.failed and all(one.p95 <= command.tolerance for one in found)
+    lengths = compared.differences.other_lengths
+    same = not (compared.failed or lengths) and all(one.p95 <= command.tolerance for one in found)
     print(
         f"{compared.differences.observations} answers of {command.to} beside those recorded from "
         f"{settings.get('url') or 'a server'}; differences in action units"
@@ -133,6 +134,12 @@ def _report(command: ReplayCommand, compared: _Compared, settings: dict[str, str
         print(text)
     if compared.failed:
         print(f"{len(compared.failed)} observations were not answered")
+    if lengths:
+        recorded, answered = lengths[0]
+        print(
+            f"{len(lengths)} chunks have another number of rows, as {answered} beside {recorded} recorded; "
+            "compared is what both have"
+        )
     verdict = "the same" if same else "not the same"
     print(f"{verdict}: 95 % of each joint's differences within {command.tolerance:g} was asked for")
     if command.json is not None:
@@ -141,6 +148,7 @@ def _report(command: ReplayCommand, compared: _Compared, settings: dict[str, str
             "server": command.to,
             "observations": compared.differences.observations,
             "failed": compared.failed,
+            "other_lengths": lengths,
             "tolerance": command.tolerance,
             "same": same,
             "joints": as_dict(found, joints),

@@ -212,7 +212,7 @@ class PolicyLink:
             while True:
                 done, _ = await asyncio.wait(
                     calls,
-                    timeout=self._patience if more else None,
+                    timeout=self._patience,  # also where nobody else is asked: who is slow is left out
                     return_when=asyncio.FIRST_COMPLETED,
                 )
                 if not done:

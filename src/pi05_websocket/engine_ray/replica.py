@@ -62,7 +62,8 @@ class PolicyReplica:
         self._most_sessions = most_sessions
         self._serving: _Serving | None = None
         self._sessions: OrderedDict[str, _Session] = OrderedDict()
-        self._waiting: dict[Request, asyncio.Future[Answer]] = {}
+        self._waiting: dict[Request, tuple[asyncio.Future[Answer], str]] = {}
+        """Who waits, and the generation of the policy that was asked."""
         self._overdue: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
@@ -94,7 +95,7 @@ class PolicyReplica:
             priority=ask.priority,
         )
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._waiting[request] = future
+        self._waiting[request] = future, serving.description.generation
         session.waiting += 1
         serving.worker.submit(request)
         try:
@@ -155,6 +156,8 @@ class PolicyReplica:
             return _Serving(spec, policy, worker, self._settings)
 
         before, self._serving = self._serving, await asyncio.to_thread(make)
+        # What a policy remembers of a robot is for that policy alone.
+        self._sessions = OrderedDict()
         self._serving.worker.start()
         if before is not None:
             await self._until_answered(before)
@@ -180,11 +183,10 @@ class PolicyReplica:
         return session
 
     def _settle(self, outcomes: Delivery) -> None:
-        assert self._serving is not None
         for request, outcome in outcomes:
-            future = self._waiting.pop(request, None)
+            future, generation = self._waiting.pop(request, (None, ""))
             if future is not None and not future.done():
-                future.set_result(Answer.of(outcome, self._serving.description.generation))
+                future.set_result(Answer.of(outcome, generation))
 
     async def _refuse_overdue_now_and_then(self) -> None:
         while True:

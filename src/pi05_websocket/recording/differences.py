@@ -35,6 +35,8 @@ class Differences:
         self._rows: list[npt.NDArray[np.float64]] = []
         self.observations = 0
         """How many were compared."""
+        self.other_lengths: list[tuple[int, int]] = []
+        """Rows expected and rows got, where these differ."""
 
     def __repr__(self) -> str:
         return f"<Differences of {self.observations} observations>"
@@ -49,6 +51,8 @@ class Differences:
             raise ConfigError(
                 f"expected actions of {expected.shape[1]} values, got {got.shape[1]}: another robot's policy"
             )
+        if len(expected) != len(got):
+            self.other_lengths.append((len(expected), len(got)))
         rows = min(len(expected), len(got))
         self._rows.append(
             np.abs(expected[:rows].astype(np.float64) - got[:rows].astype(np.float64))

@@ -234,8 +234,10 @@ class Talker(StrictLink):
     """Answers a frame that none may send with messages, for ever."""
 
     def _take(self, frame: Frame) -> Heard | None:
-        while not frame.masked and not self.ended:
-            self.send_message("no")
+        while not frame.masked:
+            self._socket.sendall(
+                b"\x81\x02no"
+            )  # raises once nobody is there any more: that is the end of it
         return super()._take(frame)
 
 
@@ -252,8 +254,8 @@ class Pinging(GoodServer):
     def greet(self, link: Link, protocol: ServerProtocol) -> None:
         """Send pings until nobody is there any more."""
         super().greet(link, protocol)
-        while not link.ended:
-            link.send_raw(b"\x89\x7d" + bytes(125))
+        while True:
+            link._socket.sendall(b"\x89\x7d" + bytes(125))  # raises when that is so
 
 
 def test_a_server_that_pings_and_reads_nothing_is_left_in_time() -> None:

@@ -202,7 +202,7 @@ def test_the_first_look(serve_continuing, said):
 
     told = [line for line in said if "preflight" in line]
     assert sum("mean brightness 0.0" in line for line in told) == 2
-    assert sum("--policy.keymap=libero" in line for line in told) == 1
+    assert sum("has the key, libero or" in line for line in told) == 1
 
 
 def test_another_policy_is_told_before_resume_accepts_it(said):

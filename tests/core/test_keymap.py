@@ -475,3 +475,15 @@ def test_table_has_a_row_for_each_preset() -> None:
     assert len(rows) == 2 + len(PRESETS)
     assert {row.count("|") for row in rows} == {7}
     assert rows[2].startswith("| `so101` |")
+
+
+@pytest.mark.parametrize("name", sorted(PRESETS))
+def test_what_was_put_in_is_found_again(name: str) -> None:
+    """Pictures by their keys and the prompt, nested or not; nothing in an observation that has none."""
+    key_map = preset(name)
+    pictures = dict.fromkeys(key_map.cameras, np.full((480, 640, 3), 7, np.uint8))
+    made = key_map.observation(pictures, np.zeros(key_map.state_dim or 3), "pick")
+    assert len(key_map.pictures(made)) == len(key_map.cameras)
+    assert all(picture.dtype == np.uint8 for picture in key_map.pictures(made).values())
+    assert key_map.prompt(made) == "pick"
+    assert (key_map.pictures({}), key_map.prompt({})) == ({}, "")

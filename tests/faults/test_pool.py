@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import os
 import signal
@@ -579,22 +580,27 @@ def test_stock_servers_are_one_policy_where_the_user_says_so(serve: Any, pool: A
     assert ask(policy) == "b"
 
 
+def driven(player: ActionPlayer) -> Callable[[], str]:
+    """Begin an episode; return a function that makes the next tick and says where its action is from."""
+    player.start_episode()
+    pose = np.zeros(6, np.float32)
+    ticks = itertools.count()
+
+    def source() -> str:
+        tick = next(ticks)
+        player.collect(tick)
+        player.ask(tick, lambda: {"number": tick}, pose)
+        return player.act(tick, pose).source
+
+    return source
+
+
 def test_a_player_holds_and_a_person_lets_it_go_on(serve: Any, pool: Any) -> None:
     """The cause is `policy_changed`; `resume` accepts the other policy, and a fresh plan moves the arm."""
     first, second = serve("a", SAME), serve("b", OTHER)
     policy = pool(first, second)
     player = ActionPlayer(policy, PlayerConfig())
-    player.start_episode()
-    pose = np.zeros(6, np.float32)
-    tick = -1
-
-    def source() -> str:
-        nonlocal tick
-        tick += 1
-        player.collect(tick)
-        player.ask(tick, lambda: {"number": tick}, pose)
-        return player.act(tick, pose).source
-
+    source = driven(player)
     assert eventually(lambda: source() == "chunk")
     first.close()
     assert eventually(lambda: source() == "hold" and "policy_changed" in player.held_by_cause)
@@ -615,17 +621,7 @@ def test_a_stopped_arm_is_let_go_only_when_the_other_policy_was_told(
     first = serve("a", SAME)
     with RemotePolicy(config=replace(SHORT, url=first.url)) as policy:
         player = ActionPlayer(policy, PlayerConfig())
-        player.start_episode()
-        pose = np.zeros(6, np.float32)
-        tick = -1
-
-        def source() -> str:
-            nonlocal tick
-            tick += 1
-            player.collect(tick)
-            player.ask(tick, lambda: {"number": tick}, pose)
-            return player.act(tick, pose).source
-
+        source = driven(player)
         assert eventually(lambda: source() == "chunk")
         player.stop()
         assert source() == "hold"

@@ -168,37 +168,35 @@ def test_an_ingress_is_killed(cluster: Any) -> None:
     cluster.until(2, "ingress", "ingress")
 
 
-def test_an_ingress_is_replaced(cluster: Any) -> None:
-    """It says goodbye between two messages; what crosses that fails with 1012, and is asked on a new socket."""
-    cluster.serving("Numbered")
-    with Robots(cluster.port, 12, 4.0) as robots:
+def replaced_under(cluster: Any, port: int, count: int, version: str) -> Robots:
+    """Replace the ingress while so many robots ask through a port; look at what is true of any of them."""
+    with Robots(port, count, 4.0) as robots:
         time.sleep(2.0)
-        cluster.deploy_ingress(version="2")
+        cluster.deploy_ingress(version=version)
         at = time.monotonic()
         cluster.until(2, "ingress", "ingress")
         time.sleep(2.0)
     assert all("close code 1012" in why for _, why in robots.lost)
-    assert len(robots.lost) <= 12
     assert robots.foreign == []
-    assert {answer["robot"] for sent, _, answer in robots.answers if sent > at} == set(range(12))
+    assert {answer["robot"] for sent, _, answer in robots.answers if sent > at} == set(range(count))
+    return robots
+
+
+def test_an_ingress_is_replaced(cluster: Any) -> None:
+    """It says goodbye between two messages; what crosses that fails with 1012, and is asked on a new socket."""
+    cluster.serving("Numbered")
+    robots = replaced_under(cluster, cluster.port, 12, "2")
+    assert len(robots.lost) <= 12
 
 
 def test_a_robot_that_came_through_rays_proxy_is_told_too(cluster: Any) -> None:
     """HAProxy leads robots there while it knows no ingress; the ingress serves them, and says goodbye."""
-    from ray.serve._private.constants import RAY_SERVE_FALLBACK_PROXY_HTTP_PORT as PORT
+    from ray.serve._private.constants import RAY_SERVE_FALLBACK_PROXY_HTTP_PORT
 
     cluster.serving("Numbered")
     cluster.deploy_ingress()
     cluster.until(2, "ingress", "ingress")
-    with Robots(PORT, 6, 4.0) as robots:
-        time.sleep(2.0)
-        cluster.deploy_ingress(version="3")
-        at = time.monotonic()
-        cluster.until(2, "ingress", "ingress")
-        time.sleep(2.0)
-    assert all("close code 1012" in why for _, why in robots.lost)
-    assert robots.foreign == []
-    assert {answer["robot"] for sent, _, answer in robots.answers if sent > at} == set(range(6))
+    replaced_under(cluster, RAY_SERVE_FALLBACK_PROXY_HTTP_PORT, 6, "3")
 
 
 def test_the_answer_is_the_plain_servers(cluster: Any) -> None:

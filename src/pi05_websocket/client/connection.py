@@ -313,10 +313,8 @@ class Connection:
 
     def _closed_idle(self, error: Pi05WebsocketError) -> bool:
         """Say whether the server only did what its dialect says of connections without requests."""
-        if (
-            self._greeted_at is None
-        ):  # what the last server said of itself tells nothing of this one
-            return False
+        if self._greeted_at is None:
+            return False  # what the last server said of itself tells nothing of this one
         if self._greeting.dialect.idle_close_s is None or not isinstance(error, ConnectionLost):
             return False
         lived_s = time.monotonic() - self._greeted_at

@@ -223,10 +223,10 @@ class RemotePolicy:
         JPEG too, although it takes a millisecond or two: the loop thread answers pings meanwhile, and the robot
         may write into its images again as soon as this returns.
         """
-        greeting, quality, fingerprint = self._how()
-        now = self.connection.greeting
-        original, dialect = obs, now.dialect
-        obs = self._speaking.message(dialect, now.metadata or {}, obs)
+        greeting = self.connection.greeting
+        quality, fingerprint = self._how(greeting)
+        original, dialect = obs, greeting.dialect
+        obs = self._speaking.message(dialect, greeting.metadata or {}, obs)
         if quality is not None:
             obs, count = encode_images(obs, quality)
             quality = quality if count else None
@@ -236,11 +236,10 @@ class RemotePolicy:
             buffer = bytearray()
         codec.encode_into(obs, buffer, HEADROOM)
         kept = None if dialect is OPENPI else original
-        return _Packed(buffer, quality, greeting, fingerprint, dialect, kept)
+        return _Packed(buffer, quality, greeting.number, fingerprint, dialect, kept)
 
-    def _how(self) -> tuple[int, int | None, str | None]:
-        """Return for which greeting to encode, at what quality, and the fingerprint in that greeting."""
-        greeting = self.connection.greeting
+    def _how(self, greeting: Greeting) -> tuple[int | None, str | None]:
+        """Return at what quality to encode for who gave a greeting, and the fingerprint in it."""
         said = None
         with self._lock:
             self._meet(greeting)
@@ -252,7 +251,7 @@ class RemotePolicy:
                 )
             quality = self._images.quality
         self._tell(said)
-        return greeting.number, quality, fingerprint
+        return quality, fingerprint
 
     def _look(self) -> tuple[int, PolicyChanged | None]:
         """Return the number of the greeting that counts, and why the arm may not go on with who gave it."""

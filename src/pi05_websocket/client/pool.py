@@ -338,13 +338,11 @@ class PolicyPool:
     def _ask_somebody(self, exchange: PoolExchange, number: int) -> Exception | None:
         """Ask a server, or else whoever can be sent the observation; return why nobody can, if so."""
         before, primary = set(exchange.passed_over), self._failover.primary
-        error = self._try_to_ask(exchange, number)
-        while error is not None:
+        while (error := self._try_to_ask(exchange, number)) is not None:
             standby = self._standby(exchange)
             if standby is None:
                 return error
             number = standby
-            error = self._try_to_ask(exchange, number)
         if self._failover.primary == primary:  # else it has failed already, and another was asked
             self._note_change(number)
             self._failover.primary = number

@@ -20,6 +20,7 @@ from pi05_websocket.conformance.judging import (
 )
 from pi05_websocket.conformance.target import Session, Target, Unmet
 from pi05_websocket.conformance.verdicts import Found, not_applicable, ok, wrong
+from pi05_websocket.data import Float32Array
 from pi05_websocket.wire import codec
 from pi05_websocket.wire.encoded_images import encode_images, reads_jpeg
 from pi05_websocket.wire.messages import read_actions
@@ -45,6 +46,13 @@ def _realtime(session: Session, deadline_ms: float | None = None) -> tuple[dict[
     support = realtime_support(session.metadata)
     if support is None or not support.conditions:
         rows = rows[:0]
+    return _continuing(session, rows, deadline_ms), len(rows)
+
+
+def _continuing(
+    session: Session, rows: Float32Array, deadline_ms: float | None = None
+) -> dict[str, Any]:
+    """Return a request with `_rt` whose leftover these rows are."""
     said = RealtimeRequest(
         seq=_SEQ,
         leftover=np.asarray(rows, np.float32),
@@ -53,7 +61,7 @@ def _realtime(session: Session, deadline_ms: float | None = None) -> tuple[dict[
         control_hz=30.0,
         deadline_ms=deadline_ms,
     )
-    return with_realtime(session.request(), said), len(rows)
+    return with_realtime(session.request(), said)
 
 
 def _realtime_answer(target: Target) -> Found:
@@ -95,14 +103,7 @@ def _stock_request(target: Target) -> Found:
 
 def _answered_with_realtime(target: Target) -> bool:
     session = target.begin()
-    said = RealtimeRequest(
-        seq=_SEQ,
-        leftover=np.zeros((0, 0), np.float32),
-        delay=0,
-        execution_horizon=1,
-        control_hz=30.0,
-    )
-    heard = session.ask(with_realtime(session.request(), said))
+    heard = session.ask(_continuing(session, np.zeros((0, 0), np.float32)))
     return heard.said is not None and not is_error(target.dialect, heard.said)
 
 

@@ -74,13 +74,8 @@ def _name_and_port(config: ConnectionConfig, findings: list[Finding]) -> bool:
     )
     silent: list[str] = []
     error: OSError | None = None
-    for (
-        family,
-        kind,
-        proto,
-        _,
-        address,
-    ) in addresses:  # the client dials them side by side: one that answers is enough
+    # The client dials them side by side: one that answers is enough.
+    for family, kind, proto, _, address in addresses:
         began = time.monotonic()
         try:
             with socket.socket(family, kind, proto) as sock:

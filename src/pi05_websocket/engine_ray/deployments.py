@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import Coroutine, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from ray import serve
@@ -92,9 +92,9 @@ class Ingress:
         self._host = host
         self._applications = Applications(ServeCalls, name=serve.get_replica_context().replica_tag)
         _log_to_ray(self._applications.settings.log_level)
-        self._tasks: set[asyncio.Task[None]] = set()
         self._ports = ingress_ports()
-        self._looks_for_the_end = False
+        self._watch: asyncio.Task[None] | None = None
+        """Looks for the end, from the first robot on."""
 
     async def reconfigure(self, said: Mapping[str, Any]) -> None:
         """Go over to settings, see `IngressSettings`; where that fails everything stays as it was.
@@ -125,7 +125,8 @@ class Ingress:
             await self._live(receive, send)
             return
         if scope["type"] == "websocket":
-            self._look_for_the_end()
+            if self._watch is None:
+                self._watch = asyncio.get_running_loop().create_task(self._drain())
             self._tell_of_a_detour(scope)
         app = self._applications.serving(requested_path(scope))
         if app is not None:
@@ -148,11 +149,6 @@ class Ingress:
             404, f"There is no policy at this path; there are {paths}.\n", "no such path"
         )
 
-    def _look_for_the_end(self) -> None:
-        if not self._looks_for_the_end:
-            self._looks_for_the_end = True
-            self._task(self._drain())
-
     async def _drain(self) -> None:
         await until_replaced(self._ports)
         await self._applications.end()
@@ -165,11 +161,6 @@ class Ingress:
                 "when it connected; until it connects again each message takes 10 to 20 ms longer",
                 server[1],
             )
-
-    def _task(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
 
 def _log_to_ray(level: LogLevel) -> None:

@@ -22,6 +22,7 @@ from pi05_websocket.gateway.config import GatewayConfig
 from pi05_websocket.gateway.link import Link
 from pi05_websocket.gateway.ticket import Ticket
 from pi05_websocket.gateway.upstream import Upstream
+from pi05_websocket.server.records import UpstreamStanding
 
 __all__ = ["Pool", "PoolOwner", "UpstreamState"]
 
@@ -44,14 +45,9 @@ class PoolOwner(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class UpstreamState:
+class UpstreamState(UpstreamStanding):
     """How an upstream stands, for people."""
 
-    url: str
-    usable: bool
-    """Whether it is there and serves the policy."""
-    sound: bool
-    """Whether robots are given to it: it has answered, and in time."""
     trouble: str
     """Why not, where that is known."""
     connections: int

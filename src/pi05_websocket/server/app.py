@@ -28,7 +28,7 @@ from pi05_websocket.server.config import ServerConfig
 from pi05_websocket.server.exposure import not_behind_a_proxy, why_not_safe
 from pi05_websocket.server.failed_handshakes import told_in_a_line
 from pi05_websocket.server.operator import Operator
-from pi05_websocket.server.own_address import host_for_robots
+from pi05_websocket.server.own_address import host_for_robots, host_on_this_machine
 from pi05_websocket.server.own_certificate import with_its_files
 from pi05_websocket.server.records import Listener
 from pi05_websocket.server.service import Service
@@ -41,8 +41,6 @@ logger = logging.getLogger(__name__)
 
 _RENEWAL_EVERY_S = 3600.0
 # How often a certificate of our own is looked at; it is renewed a month before its end.
-
-_EVERY_INTERFACE = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "[::1]", "::1": "[::1]"}
 
 
 class PolicyServer:
@@ -102,7 +100,7 @@ class PolicyServer:
     @property
     def url(self) -> str:
         """Where a client on this machine finds the server."""
-        return self._url(_EVERY_INTERFACE.get(self._host, self._host))
+        return self._url(host_on_this_machine(self._host))
 
     @property
     def url_for_robots(self) -> str:

@@ -10,9 +10,10 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import Protocol, runtime_checkable
 
 from pi05_websocket.server.config import ServerConfig
+from pi05_websocket.server.records import UpstreamStanding
 from pi05_websocket.server.requests import Outcome, Request
 
-__all__ = ["Backend", "BackendFactory", "Deliver", "Delivery", "Pausable", "Relaying", "Standing"]
+__all__ = ["Backend", "BackendFactory", "Deliver", "Delivery", "Pausable", "Relaying"]
 
 Delivery = Sequence[tuple[Request, Outcome]]
 """Outcomes that became known together, in the order in which they are to be sent."""
@@ -65,30 +66,11 @@ class Pausable(Protocol):
         """Begin again."""
 
 
-class Standing(Protocol):
-    """How one of the servers stands that answer for a backend; see `records.UpstreamStanding`."""
-
-    @property
-    def url(self) -> str:
-        """Its address."""
-        ...
-
-    @property
-    def usable(self) -> bool:
-        """Whether it is there and serves the policy."""
-        ...
-
-    @property
-    def sound(self) -> bool:
-        """Whether robots are given to it."""
-        ...
-
-
 @runtime_checkable
 class Relaying(Protocol):
     """A backend for which other servers answer."""
 
-    def states(self) -> Sequence[Standing]:
+    def states(self) -> Sequence[UpstreamStanding]:
         """Return how each of them stands."""
         ...
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import socket
 
-__all__ = ["host_for_robots", "routed_address"]
+__all__ = ["host_for_robots", "host_on_this_machine", "routed_address"]
 
 _NOWHERE = {socket.AF_INET: "192.0.2.1", socket.AF_INET6: "2001:db8::1"}
 """Reserved for documentation: only the route is looked up."""
@@ -24,8 +24,17 @@ def host_for_robots(host: str) -> str:
     An address that is not every interface is returned as it is, an IPv6 one in brackets.
     """
     family = _EVERY_INTERFACE.get(host)
-    found = host if family is None else routed_address(family) or _LOOPBACK[family]
-    return f"[{found}]" if ":" in found else found
+    return _in_a_url(host if family is None else routed_address(family) or _LOOPBACK[family])
+
+
+def host_on_this_machine(host: str) -> str:
+    """Return a host for URLs that works on this machine."""
+    family = _EVERY_INTERFACE.get(host)
+    return _in_a_url(host if family is None else _LOOPBACK[family])
+
+
+def _in_a_url(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
 
 
 def routed_address(family: socket.AddressFamily) -> str | None:

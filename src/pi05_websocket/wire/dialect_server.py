@@ -135,9 +135,8 @@ def _is_reset(dialect: Dialect, message: Mapping[str, Any]) -> bool:
 
 def _flag(message: Mapping[str, Any], key: str) -> bool:
     value = message.get(key)
-    if (
-        isinstance(value, np.ndarray) and value.size != 1
-    ):  # of which nobody can say whether it is true
+    # Of such an array nobody can say whether it is true.
+    if isinstance(value, np.ndarray) and value.size != 1:
         raise DecodeError(f"expected yes or no under {key!r}, got {shortened(value)}")
     return bool(value)
 

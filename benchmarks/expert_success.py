@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 import tyro
 
+from pi05_websocket.bench.report import facts
 from pi05_websocket.presets import preset
 from pi05_websocket.sim.arm import JOINTS
 from pi05_websocket.sim.episodes import EpisodeEvent, EpisodeRules
@@ -134,15 +135,20 @@ def summary(settings: Benchmark, episodes: list[Episode], wall_s: float) -> dict
     times = [episode.duration_s for episode in episodes if episode.success]
     low, high = wilson_interval(len(times), len(episodes))
     shown = {key: value for key, value in asdict(settings).items() if key != "json"}
-    return shown | {
-        "successes": len(times),
-        "wilson_95": [round(low, 4), round(high, 4)],
-        "median_s": round(statistics.median(times), 3) if times else None,
-        "slowest_s": round(max(times), 3) if times else None,
-        "failed_seeds": [episode.seed for episode in episodes if not episode.success],
-        "wall_s": round(wall_s, 1),
-        "per_episode": [asdict(episode) for episode in episodes],
-    }
+    where = {name: value for name, value in facts().items() if name in ("commit", "machine")}
+    return (
+        shown
+        | where
+        | {
+            "successes": len(times),
+            "wilson_95": [round(low, 4), round(high, 4)],
+            "median_s": round(statistics.median(times), 3) if times else None,
+            "slowest_s": round(max(times), 3) if times else None,
+            "failed_seeds": [episode.seed for episode in episodes if not episode.success],
+            "wall_s": round(wall_s, 1),
+            "per_episode": [asdict(episode) for episode in episodes],
+        }
+    )
 
 
 def main(settings: Benchmark) -> None:

@@ -350,6 +350,8 @@ def main(settings: Failures) -> int:
         print(json.dumps(found, indent=2), flush=True)
         met &= not found["stale_actions"] and found["most_rows_left_at_hold"] == 0
         met &= found["largest_step"] <= found["largest_step_allowed"] + 1e-5
+        # The loopback's round trip is nothing; the command goes out with the next tick.
+        met &= found["resume_median_ms"] <= found["inference_ms"] + 1.5 * found["tick_ms"]
     if settings.json is not None:
         settings.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
     return 0 if met else 1

@@ -28,8 +28,8 @@ from typing import Any
 
 import numpy as np
 import tyro
-from round_trip import commit
 
+from pi05_websocket.bench.commit import present_commit
 from pi05_websocket.client import ConnectionConfig, RemotePolicy
 from pi05_websocket.ops import OpsConfig, make_ops_port
 from pi05_websocket.ops.listener import RecordQueue
@@ -317,7 +317,7 @@ def main(settings: Settings) -> None:
         )
     if settings.json is not None:
         said = {
-            "commit": commit(),
+            "commit": present_commit(),
             "load_before": load,
             "robots": settings.robots,
             "record_us": each_us,

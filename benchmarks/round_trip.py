@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 import tyro
 
+from pi05_websocket.bench.commit import present_commit
 from pi05_websocket.client import ConnectionConfig, RemotePolicy
 from pi05_websocket.server import WebsocketPolicyServer
 from pi05_websocket.wire import codec
@@ -286,7 +287,7 @@ def machine() -> dict[str, str]:
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "load": " ".join(f"{load:.1f}" for load in os.getloadavg()),
-        "commit": commit(),
+        "commit": present_commit(),
         "versions": ", ".join(f"{name} {version(name)}" for name in names),
     }
 
@@ -298,13 +299,6 @@ def cpu_model() -> str:
     except OSError:
         return platform.processor() or platform.machine()
     return next((line.partition(": ")[2] for line in lines if "model name" in line), "?")
-
-
-def commit() -> str:
-    """Return the commit this was measured at; with a plus where files were changed since."""
-    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=+"]
-    done = subprocess.run(git, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or "?"
 
 
 def report(result: dict[str, dict[str, float]]) -> str:

@@ -62,7 +62,8 @@ class Settings:
     """Policies."""
 
     seconds: float = 5.0
-    """Length of each measurement, after one second that does not count."""
+    """Length of each measurement, after one second that does not count: throughput, times and CPU, then as long
+    again health checks under the same load."""
 
     rounds: int = 3
     """Turns of each server in each cell; medians over them are reported."""
@@ -260,10 +261,12 @@ async def one_turn(port: int, pid: int, clients: int, seconds: float, at_a_rate:
     health: list[float] = []
     tasks = [asyncio.ensure_future(ask(robot, request, i)) for i, robot in enumerate(robots)]
     await asyncio.sleep(1.0)
-    tasks.append(asyncio.ensure_future(check_health(port, health)))
     began, cpu_began = time.perf_counter(), cpu_seconds(pid)
     await asyncio.sleep(seconds)
     ended, cpu_ended = time.perf_counter(), cpu_seconds(pid)
+    # Afterwards, under the same load: a server that answers more health checks would be charged for them.
+    tasks.append(asyncio.ensure_future(check_health(port, health)))
+    await asyncio.sleep(seconds)
     for task in tasks:
         task.cancel()
     for outcome in await asyncio.gather(*tasks, return_exceptions=True):

@@ -10,12 +10,13 @@ In: folders that `pi05-websocket demo --out FOLDER` wrote. Out: docs/figures/dem
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
 import av
 from PIL import Image
+
+from pi05_websocket.bench.commit import present_commit
 
 ROOT = Path(__file__).resolve().parent.parent
 FIGURES = ROOT / "docs" / "figures"
@@ -23,12 +24,6 @@ IMAGES = ROOT / "docs" / "images"
 
 AT_S = 2.3
 """Which moment of the video to show: the first cube is between the jaws."""
-
-
-def present_commit() -> str:
-    """Return the commit that is checked out; with a plus where files were changed since."""
-    git = ["git", "-C", str(ROOT), "describe", "--always", "--dirty=+"]
-    return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def keep_figures(folder: Path, commit: str) -> None:

@@ -3,7 +3,7 @@
 
 In: the sources, docs/figures and the Markdown files. Out: docs/reference and the generated blocks of some
 documents, or with `--check` exit code 1 where one is stale. Either way every link, path and flag that a
-document names is looked up.
+document names is looked up, and whether the figures are of a program that a commit has.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from figures import BLOCKS
+from figures import BLOCKS, changed_checkouts
 from reference_pages import PAGES, POLICY_CONFIG, command_help, field_names, installed_commands
 
 from pi05_websocket.presets import PRESETS
@@ -141,6 +141,7 @@ def problems() -> Iterator[str]:
     for path in documents():
         for problem in (*broken_links(path), *unknown_flags(path)):
             yield f"{path.relative_to(ROOT)}: {problem}"
+    yield from changed_checkouts()
 
 
 def main() -> None:

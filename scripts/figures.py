@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ __all__ = [
     "BLOCKS",
     "FIGURES",
     "batches",
+    "changed_checkouts",
     "demo",
     "expert_success",
     "failover",
@@ -55,11 +56,18 @@ TASKS = {
     "moved": "cube that is moved while the arm is on its way",
 }
 
-TASKS = {
-    "cube": "cube at rest",
-    "belt": "cube on a moving belt",
-    "moved": "cube that is moved while the arm is on its way",
-}
+
+def changed_checkouts() -> Iterator[str]:
+    """Yield the figures that were measured at files which no commit has: nobody can measure them again."""
+    for path in sorted(FIGURES.glob("*.json")):
+        figures = json.loads(path.read_text(encoding="utf-8"))
+        where = figures.get("machine")
+        commit = str(figures.get("commit") or (where["commit"] if isinstance(where, dict) else ""))
+        if commit.endswith("+") or not commit:
+            yield (
+                f"{path.relative_to(ROOT)}: measured at commit {commit or 'unknown'}, expected one without "
+                "changes: commit, then measure again"
+            )
 
 
 def round_trip_block() -> str:
@@ -186,7 +194,15 @@ def expert_success(runs: list[dict[str, Any]]) -> str:
             seconds(run["slowest_s"]),
         )
         rows.append(f"| {' | '.join(cells)} |")
-    return "\n".join(rows)
+    where = runs[0]
+    commits = ", ".join(sorted({run["commit"] for run in runs}))
+    return "\n".join(
+        [
+            *rows,
+            "",
+            f"Measured with `benchmarks/expert_success.py` on {where['machine']}, at commit {commits}.",
+        ]
+    )
 
 
 def seconds(value: float | None) -> str:

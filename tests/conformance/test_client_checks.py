@@ -12,12 +12,13 @@ import urllib.request
 
 import numpy as np
 import pytest
-from mutant_clients import MUTANTS, OBSERVATION, GoodClient, Left, Link, changed
+from mutant_clients import MUTANTS, OBSERVATION, GoodClient, Left, Link, Slow, changed
 
 from pi05_websocket.client import ConnectionConfig, RemotePolicy
 from pi05_websocket.conformance.clauses import CLAUSES
 from pi05_websocket.conformance.examine_client import CLIENT_CHECKS, ClientExamination
 from pi05_websocket.conformance.frames import request_head
+from pi05_websocket.conformance.link import Heard
 from pi05_websocket.conformance.sockets import open_socket, read_http
 from pi05_websocket.conformance.verdicts import Verdict, conforms, failures, report
 from pi05_websocket.conformance.visit import ClientSettings, Visit
@@ -105,6 +106,38 @@ def test_a_client_of_ours_with_a_short_deadline_tells_late_answers_apart() -> No
     [verdict] = asked_by_ours(examination, request_timeout=0.3, first_request_timeout=0.3)
     assert verdict.outcome == "passed"
     assert "did not take the first answer for the second's" in verdict.got
+
+
+def test_a_client_that_executes_and_tells_late_answers_apart_is_told_from_a_confused_one() -> None:
+    """It asks a third time when its own patience ends, not when the late answer is executed."""
+
+    def reply(self: Slow, link: Link) -> Heard:
+        heard = link.message(self.waits_s)
+        asked = 1
+        while heard.what == "silence":
+            link.send_message(codec.encode(OBSERVATION))
+            asked += 1
+            heard = link.message(self.waits_s)
+            if heard.said is not None and asked == 2:  # the first request's
+                heard = link.message(self.waits_s)
+        threading.Event().wait(self.executes_s)
+        return heard
+
+    [verdict] = examined(changed_from(Slow, reply=reply), only=("late",))
+    assert verdict.outcome == "passed"
+    assert "it did not take the first answer for the second's" in verdict.got
+
+
+def test_where_patience_and_execution_are_as_long_nothing_is_said() -> None:
+    """Not even that it conforms; what to do is said."""
+    [verdict] = examined(changed_from(Slow, executes_s=0.3, waits_s=0.3), only=("late",))
+    assert verdict.outcome == "skipped"
+    assert "Give --action-horizon or the client's timeout another length" in verdict.got
+
+
+def changed_from(base: type[GoodClient], **things: object) -> type[GoodClient]:
+    """Return a client with things changed."""
+    return type("Changed", (base,), things)
 
 
 def test_nobody_comes() -> None:

@@ -10,7 +10,15 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from mutant_servers import MUTANTS, OBSERVATION, ROWS, GoodServer, StrictLink, changed
+from mutant_servers import (
+    MUTANTS,
+    OBSERVATION,
+    ROWS,
+    ExchangingByContent,
+    GoodServer,
+    StrictLink,
+    changed,
+)
 from mutant_servers import _asks_late_for_keys as asks_late
 
 from pi05_websocket.conformance.checks import Check, selected
@@ -20,10 +28,11 @@ from pi05_websocket.conformance.frames import Frame, HttpHead, response_head
 from pi05_websocket.conformance.link import Heard, Link
 from pi05_websocket.conformance.target import ServerSettings, Target
 from pi05_websocket.conformance.verdicts import Found, Verdict, conforms, failures, ok, report
+from pi05_websocket.errors import DecodeError
 from pi05_websocket.server import ServerConfig, WebsocketPolicyServer
 from pi05_websocket.server.keys_file import add_key
 from pi05_websocket.wire.dialects import DIALECTS
-from pi05_websocket.wire.protocol import ServerProtocol
+from pi05_websocket.wire.protocol import Asked, ServerProtocol
 
 ALL = ("connection", "request", "rough")
 
@@ -117,6 +126,135 @@ def test_a_server_with_keys_refuses_others_before_the_upgrade(tmp_path) -> None:
         checks = selected(SERVER_CHECKS, only=("S-23", "S-7"))
         verdicts = list(examine_server(settings, checks))
     assert [each.outcome for each in verdicts] == ["passed", "passed"]
+
+
+@pytest.mark.parametrize(
+    ("scheme", "outcome", "got"),
+    [
+        ("Bearer", "passed", "it reads Bearer"),
+        ("Token", "failed", "read as Api-Key or Bearer by neither name"),
+    ],
+)
+def test_the_right_key_has_to_be_read_under_a_name_of_the_clause(
+    scheme: str, outcome: str, got: str
+) -> None:
+    """One of the two is enough; a third is none."""
+
+    def response(self: GoodServer, head: HttpHead) -> bytes:
+        if head.get("authorization") != f"{scheme} secret":
+            return response_head("401 Unauthorized", {"Content-Length": "0"})
+        return GoodServer.response(self, head)
+
+    with running(changed("response", response)) as server:
+        settings = ServerSettings(
+            url=server.url,
+            observation=OBSERVATION,
+            headers={"Authorization": f"{scheme} secret"},
+        )
+        [verdict] = examine_server(settings, selected(SERVER_CHECKS, only=("keys",)))
+    assert verdict.outcome == outcome
+    assert verdict.got.endswith(got)
+
+
+def test_without_the_right_key_nothing_is_said_of_it() -> None:
+    """Others are refused; whether it would be let in is not known."""
+
+    def response(self: GoodServer, head: HttpHead) -> bytes:
+        return response_head("403 Forbidden", {"Content-Length": "0"})
+
+    with running(changed("response", response)) as server:
+        [verdict] = examined(server.url, only=("keys",))
+    assert verdict.outcome == "passed"
+    assert verdict.got.endswith("with the right one it was not asked: give it")
+
+
+class TestWhoseAnswer:
+    """What two answers in their order are told apart by."""
+
+    def told(self, kind: type[GoodServer]) -> str:
+        """Return what the verdict on a server that keeps the order says."""
+        with running(kind) as server:
+            [verdict] = examined(server.url, kind.dialect, only=("order",))
+        assert verdict.outcome == "passed"
+        return verdict.got
+
+    def test_by_number(self) -> None:
+        """Of a server that reads `_rt`."""
+        assert "by _rt.seq" in self.told(GoodServer)
+
+    def test_by_request_id(self) -> None:
+        """Of starVLA's."""
+        assert "by request_id" in self.told(changed("dialect", "starvla"))
+
+    def test_by_actions(self) -> None:
+        """Of a stock one, whose actions follow from the observation."""
+        assert "by their actions" in self.told(InOrder)
+
+    def test_not_by_noise(self) -> None:
+        """Actions that follow from chance tell nothing, and the verdict says so."""
+        assert "do not follow from the observation alone" in self.told(
+            changed("noise", 5.0, InOrder)
+        )
+
+    def test_not_where_another_observation_is_an_error(self) -> None:
+        """A policy that takes one state alone is asked with that."""
+
+        def answer(self: GoodServer, protocol: ServerProtocol, asked: Asked) -> bytes:
+            if asked.observation["observation/state"][0] != 0:
+                raise ValueError("beyond its range")
+            return InOrder.answer(self, protocol, asked)
+
+        assert "takes no other observation" in self.told(changed("answer", answer, InOrder))
+
+    def test_not_where_chunks_have_no_one_shape(self) -> None:
+        """One row here, two there."""
+
+        def answer(self: GoodServer, protocol: ServerProtocol, asked: Asked) -> bytes:
+            self.rows = 3 - getattr(self, "rows", 1)
+            return protocol.reply({"actions": ROWS[: self.rows]}, infer_ms=1.0)
+
+        assert "differ in shape" in self.told(changed("answer", answer, InOrder))
+
+    def test_a_request_that_a_newer_one_replaces_is_no_fault(self) -> None:
+        """A server that reads `_rt` may refuse it, in its place."""
+
+        def serve(self: GoodServer, link: Link) -> None:
+            protocol = self.protocol()
+            self.greet(link, protocol)
+            while (heard := link.message(30)).said is not None:
+                newer = link.message(0.1)
+                if newer.said is not None:
+                    link.send_message(self.refusal())
+                    heard = newer
+                try:
+                    link.send_message(next(self.answers(protocol, heard)))
+                except DecodeError as exc:
+                    self.fail(link, protocol, exc)
+                    return
+
+        assert "in their order, by _rt.seq" in self.told(changed("serve", serve))
+
+
+class InOrder(ExchangingByContent):
+    """A stock server whose actions tell whose they are."""
+
+    def serve(self, link: Link) -> None:
+        """Answer one after the other."""
+        GoodServer.serve(self, link)
+
+
+def test_a_big_request_may_be_refused_for_what_it_is_made_bigger_with() -> None:
+    """A policy that takes no other keys refuses a small one too, for the same."""
+
+    def answers(self: GoodServer, protocol: ServerProtocol, heard: Heard) -> Iterator[bytes | str]:
+        if b"conformance" in heard.payload:
+            raise KeyError(f"conformance, in {len(heard.payload)} bytes")
+        yield from GoodServer.answers(self, protocol, heard)
+
+    with running(changed("answers", answers)) as server:
+        [verdict] = examined(server.url, only=("big",))
+    assert verdict.outcome == "passed"
+    assert verdict.got.endswith("as to a small one with another key")
 
 
 def test_what_could_not_be_looked_at_is_no_conformance() -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from types import ModuleType
 from typing import Any
 
@@ -52,6 +53,8 @@ def test_expert_table(figures: ModuleType) -> None:
         "wilson_95": [0.0, 0.4345],
         "median_s": None,
         "slowest_s": None,
+        "machine": "Linux x86_64, 2 cores",
+        "commit": "abc1234",
     }
     good = {"task": "cube", "successes": 5, "wilson_95": [0.5655, 1.0], "median_s": 1.84}
 
@@ -63,7 +66,30 @@ def test_expert_table(figures: ModuleType) -> None:
         "| cube at rest | 0 ms | 5 of 5 | 56.5% to 100.0% | 1.8 s | 1.9 s |",
         "| cube at rest | 200 ms | 5 of 5 | 56.5% to 100.0% | 1.8 s | 2.0 s |",
         "| cube on a moving belt | 200 ms | 0 of 5 | 0.0% to 43.5% | - | - |",
+        "",
+        "Measured with `benchmarks/expert_success.py` on Linux x86_64, 2 cores, at commit abc1234.",
     ]
+
+
+@pytest.mark.parametrize(
+    ("figures_of_it", "told"),
+    [
+        ({"commit": "abc1234"}, False),
+        ({"machine": {"commit": "abc1234"}}, False),
+        ({"commit": "abc1234", "machine": "Linux"}, False),
+        ({"commit": "abc1234+"}, True),
+        ({"machine": {"commit": "abc1234+"}}, True),
+        ({"machine": "Linux"}, True),
+    ],
+)
+def test_figures_of_no_commit_are_told(
+    figures: ModuleType, tmp_path, monkeypatch, figures_of_it: dict[str, Any], told: bool
+) -> None:
+    """Nobody could measure them again."""
+    monkeypatch.setattr(figures, "ROOT", tmp_path)
+    monkeypatch.setattr(figures, "FIGURES", tmp_path)
+    (tmp_path / "some.json").write_text(json.dumps(figures_of_it))
+    assert bool(list(figures.changed_checkouts())) is told
 
 
 def test_demo_table(figures: ModuleType) -> None:

@@ -66,6 +66,17 @@ class Protocol(ServerProtocol):
         return super().unpacked(observation)
 
 
+class Unreadable(ServerProtocol):
+    """Reads nothing."""
+
+    def __init__(self) -> None:
+        super().__init__({})
+
+    def read(self, payload: Any) -> Any:
+        """Fail."""
+        raise ValueError("not msgpack")
+
+
 class Policy:
     """Answers, remembers whom it was asked for and on which thread; waits first if it is to."""
 
@@ -105,7 +116,7 @@ class Policy:
 class Server:
     """A worker and its robots."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, started: bool = True) -> None:
         self.policy = Policy()
         self.robots: dict[str, Robot] = {}
         self.protocols: list[Protocol] = []
@@ -113,7 +124,8 @@ class Server:
         self.worker = PolicyWorker(
             self.policy, ServerConfig(), self._deliver, self.stopped.set, seed=1
         )
-        self.worker.start()
+        if started:
+            self.worker.start()
 
     def robot(self, name: str) -> Robot:
         """Return the robot of that name."""
@@ -222,6 +234,42 @@ def test_what_a_newer_observation_replaces_is_not_unpacked(server: Server) -> No
     assert [name for name, _ in outcomes] == ["a0", "a1", "a2", "a3"]
     assert refused == ["a1", "a2"]
     assert robot.unpacked_names == ["a0", "a3"]
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_what_came_together_is_read_before_the_policy_is_asked_for_the_old_one(
+    packed: bool,
+) -> None:
+    """As after a cut of the link: only the newest is worth an inference. A stock client is always answered."""
+    server = Server(started=False)
+    quick = server.protocol()
+    for name in ("a0", "a1", "a2"):
+        server.ask(name, quick, typed=True)
+    for name in ("s0", "s1"):
+        server.ask(name, quick, packed=packed)
+    server.worker.start()
+    outcomes = [server.robot("a").outcome() for _ in range(3)]
+    assert [type(outcome) for _, outcome in outcomes] == [Refused, Refused, Answered]
+    assert [server.robot("s").answered() for _ in range(2)] == ["s0", "s1"]
+    server.close()
+    assert sorted(name for batch in server.policy.batches for name in batch) == ["a2", "s0", "s1"]
+
+
+def test_what_waits_for_a_newer_one_to_be_read_goes_on_where_that_replaces_nothing() -> None:
+    """Its images are still to be unpacked, or it cannot be read at all: the older one is answered."""
+    server = Server(started=False)
+    held = server.protocol(held=True)
+    server.ask("a0", server.protocol(), typed=True)
+    server.ask("a1", held, typed=True, packed=True)
+    server.ask("b0", server.protocol(), typed=True)
+    server.ask("b1 bad", Unreadable(), typed=True)
+    server.worker.start()
+    assert server.robot("a").answered() == "a0"
+    assert server.robot("b").answered() == "b0"
+    held.opened.release()
+    assert server.robot("a").answered() == "a1"
+    assert isinstance(server.robot("b").outcome()[1], Failed)
+    server.close()
 
 
 def test_the_policy_goes_on_before_its_thread_reads_more(server: Server) -> None:

@@ -198,13 +198,26 @@ def _needs_subprotocol(self: GoodClient, link: Link) -> None:
     raise Left
 
 
-def _confused(self: GoodClient, link: Link) -> Heard:
+def _confused(self: GoodClient, link: Link, waits_s: float = 0.3) -> Heard:
     """Take whatever comes for the answer, late or not."""
-    heard = link.message(0.3)
+    heard = link.message(waits_s)
     while heard.what == "silence":
         link.send_message(codec.encode(OBSERVATION))
-        heard = link.message(0.3)
+        heard = link.message(waits_s)
     return heard
+
+
+class Slow(GoodClient):
+    """Executes what it is answered for longer than it waits for an answer, and takes whatever comes for it."""
+
+    executes_s = 0.5
+    waits_s = 0.2
+
+    def reply(self, link: Link) -> Heard:
+        """Ask again where none comes, then execute."""
+        heard = _confused(self, link, self.waits_s)
+        threading.Event().wait(self.executes_s)
+        return heard
 
 
 def _goes_on(self: GoodClient, link: Link, metadata: Any) -> None:
@@ -275,6 +288,7 @@ MUTANTS: list[tuple[str, type[GoodClient]]] = [
     ("C-9", changed("link_class", Small)),
     ("C-10", changed("link_class", Deaf)),
     ("C-12", changed("reply", _confused)),
+    ("C-12", Slow),
     ("C-14", changed("failed", _goes_on)),
     ("C-16", changed("link_class", NoGoodbye)),
     ("C-17", changed("headers", {"Authorization": "Basic c2VjcmV0"})),

@@ -248,6 +248,46 @@ def _reversed(self: GoodServer, link: Link) -> None:
             return
 
 
+class Exchanging(GoodServer):
+    """Answers two requests sent ahead in the wrong order, errors in their place."""
+
+    def serve(self, link: Link) -> None:
+        """Answer the first alone, then always two, the second one first."""
+        protocol = self.protocol()
+        self.greet(link, protocol)
+        while (heard := link.message(30)).said is not None:
+            second = link.message(0.1)
+            try:
+                if second.said is not None:
+                    link.send_message(next(self.answers(protocol, second)))
+                link.send_message(next(self.answers(protocol, heard)))
+            except DecodeError as exc:
+                self.fail(link, protocol, exc)
+                if protocol.dialect.errors in ("text", "traceback"):
+                    return
+
+
+class ExchangingByContent(Exchanging):
+    """The same of a stock server: nothing but the actions tells whose an answer is."""
+
+    noise = 0.0
+
+    def protocol(self) -> ServerProtocol:
+        """Return a stock server's."""
+        return ServerProtocol({}, dialect=DIALECTS[self.dialect])
+
+    def greet(self, link: Link, protocol: ServerProtocol) -> None:
+        """Send a stock server's metadata."""
+        link.send_message(codec.encode({}))
+
+    def answer(self, protocol: ServerProtocol, asked: Asked) -> bytes:
+        """Answer with the state, and noise."""
+        random = np.random.default_rng()
+        actions = np.tile(asked.observation["observation/state"], (10, 1))
+        actions = actions + random.normal(0, self.noise, actions.shape)
+        return protocol.reply({"actions": actions}, infer_ms=1.0, tag=asked.tag)
+
+
 def _silent_failure(self: GoodServer, link: Link, protocol: ServerProtocol, exc: Exception) -> None:
     link.say_goodbye(1011, 1.0)
 
@@ -309,6 +349,14 @@ class SmallLink(StrictLink):
             self._ended = Heard(what="closed", code=1009)
             return self._ended
         return super()._joined(frame)
+
+
+def _small_policy(
+    self: GoodServer, protocol: ServerProtocol, heard: Heard
+) -> Iterator[bytes | str]:
+    if len(heard.payload) > 1 << 20:
+        raise ValueError("too much for one observation")
+    yield from GoodServer.answers(self, protocol, heard)
 
 
 def _one_at_a_time(self: GoodServer, sock: socket.socket) -> None:
@@ -449,6 +497,10 @@ MUTANTS: list[tuple[str, type[GoodServer]]] = [
     ("S-7", changed("result", lambda self: {"action": ROWS})),
     ("S-7", changed("result", lambda self: {"actions": ROWS[:0]})),
     ("S-9", changed("serve", _reversed)),
+    ("S-9", Exchanging),
+    ("S-9", changed("dialect", "starvla", Exchanging)),
+    ("S-9", ExchangingByContent),
+    ("S-9", changed("noise", 0.02, ExchangingByContent)),
     ("S-10", changed("fail", _silent_failure)),
     ("S-10", changed("fail", _failure_goes_on)),
     ("S-13", changed("answers", _text_taken)),
@@ -461,6 +513,7 @@ MUTANTS: list[tuple[str, type[GoodServer]]] = [
     ("S-23", changed("greet", _asks_late_for_keys)),
     ("S-23", changed("response", _own_status)),
     ("S-24", changed("link_class", SmallLink)),
+    ("S-24", changed("answers", _small_policy)),
     ("S-26", changed("vanished", _all_end)),
     ("S-27", changed("link_class", Link)),
     ("S-29", changed("meet", _head_inline)),

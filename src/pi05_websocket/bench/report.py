@@ -10,12 +10,12 @@ import itertools
 import json
 import math
 import platform
-import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pi05_websocket.bench.cells import COMPUTE_MS, CONTROL_HZ
+from pi05_websocket.bench.commit import present_commit
 from pi05_websocket.bench.links import LINKS
 from pi05_websocket.sim.stats import wilson_interval
 from pi05_websocket.sim.tasks import BELT_SPEED
@@ -252,7 +252,7 @@ def write_results(path: Path, figures: Sequence[Figures]) -> None:
 def facts() -> dict[str, Any]:
     """Return by what, where and under which conditions figures are measured."""
     return {
-        "commit": _commit(),
+        "commit": present_commit(),
         "machine": f"{platform.system()} {platform.machine()}, {_cores()} cores, "
         f"Python {platform.python_version()}",
         "control_hz": CONTROL_HZ,
@@ -266,18 +266,3 @@ def _cores() -> int:
     import os
 
     return os.cpu_count() or 1
-
-
-def _commit() -> str:
-    try:
-        done = subprocess.run(
-            ["git", "rev-parse", "--short", "HEAD"],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=10,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return "unknown"
-    return done.stdout.strip()

@@ -13,6 +13,7 @@ from pi05_websocket.conformance import (
     server_additions,
     server_exchange,
     server_handshake,
+    server_order,
     server_rough,
 )
 from pi05_websocket.conformance.checks import Check, skipped, verdict
@@ -24,6 +25,7 @@ __all__ = ["SERVER_CHECKS", "examine_server", "look"]
 SERVER_CHECKS: Final[tuple[Check[Target], ...]] = (
     *server_handshake.CHECKS,
     *server_exchange.CHECKS,
+    *server_order.CHECKS,
     *server_additions.CHECKS,
     *server_rough.CHECKS,
 )

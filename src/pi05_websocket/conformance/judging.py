@@ -14,6 +14,7 @@ from typing import Any, Final
 import numpy as np
 
 from pi05_websocket.conformance.encoding import Fault
+from pi05_websocket.data import Float32Array
 from pi05_websocket.errors import DecodeError, InvalidReply, PolicyError
 from pi05_websocket.wire import codec
 from pi05_websocket.wire.dialect_robot import read_answer, said_error
@@ -31,6 +32,7 @@ from pi05_websocket.wire.refusals import read_refusal
 
 __all__ = [
     "actions_fault",
+    "actions_in",
     "announces_realtime",
     "cause_named",
     "decoded",
@@ -67,15 +69,24 @@ def actions_fault(dialect: Dialect, message: bytes) -> str:
     value = decoded(message)
     if isinstance(value, DecodeError):
         return f"an answer that cannot be read: {value}"
+    if dialect is OPENPI and (not isinstance(value, Mapping) or "actions" not in value):
+        return f"expected a map with 'actions', got {_named(value)}"
     try:
-        if dialect is not OPENPI:
-            value = read_answer(dialect, value)
-        elif not isinstance(value, Mapping) or "actions" not in value:
-            return f"expected a map with 'actions', got {_named(value)}"
-        read_actions(value)
+        _read(dialect, value)
     except (InvalidReply, PolicyError) as exc:
         return str(exc)
     return ""
+
+
+def actions_in(dialect: Dialect, message: bytes) -> Float32Array | None:
+    """Return an answer's actions, `(action_horizon, action_dim)`; None: it has none that can be read."""
+    if actions_fault(dialect, message):
+        return None
+    return _read(dialect, decoded(message))
+
+
+def _read(dialect: Dialect, value: Any) -> Float32Array:
+    return read_actions(value if dialect is OPENPI else read_answer(dialect, value))
 
 
 def timing_fault(message: bytes, *, first: bool) -> str:

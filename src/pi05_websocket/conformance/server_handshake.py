@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 from pi05_websocket.conformance.checks import Check
@@ -24,6 +25,7 @@ __all__ = ["CHECKS", "ENCODING"]
 
 ENCODING: Final = ("W-1", "W-2", "W-3", "W-4", "W-6", "W-7", "W-8")
 _REFUSED: Final = (401, 403)
+_SCHEMES: Final = ("Api-Key", "Bearer")
 
 
 def _upgrade(target: Target) -> Found:
@@ -72,11 +74,29 @@ def _keys(target: Target) -> Found:
             return wrong(f"without a key it upgrades, then {heard}")
         return not_applicable("it lets in whoever comes")
     statuses = [0 if response is None else response.status]
-    for scheme in ("Api-Key", "Bearer"):
-        link, response, _ = target.connect({"Authorization": f"{scheme} wrong"}, with_key=False)
+    for scheme in _SCHEMES:
+        link, response, _ = target.connect(_with(scheme, "wrong"), with_key=False)
         statuses.append(101 if link is not None else 0 if response is None else response.status)
     said = f"HTTP {statuses[0]} without a key, {statuses[1]} and {statuses[2]} with a wrong one"
-    return ok(said) if all(status in _REFUSED for status in statuses) else wrong(said)
+    if not all(status in _REFUSED for status in statuses):
+        return wrong(said)
+    key = _key_in(target.settings.headers)
+    if not key:
+        return ok(f"{said}; with the right one it was not asked: give it")
+    read = [scheme for scheme in _SCHEMES if target.connect(_with(scheme, key), with_key=False)[0]]
+    if not read:
+        return wrong(f"{said}; the right key is read as {' or '.join(_SCHEMES)} by neither name")
+    return ok(f"{said}; it reads {' and '.join(read)}")
+
+
+def _with(scheme: str, key: str) -> dict[str, str]:
+    return {"Authorization": f"{scheme} {key}"}
+
+
+def _key_in(headers: Mapping[str, str]) -> str:
+    """Return the key that is sent, whatever its scheme; empty: none."""
+    sent = next((value for name, value in headers.items() if name.lower() == "authorization"), "")
+    return sent.rpartition(" ")[2]
 
 
 def _health(target: Target) -> Found:

@@ -21,11 +21,13 @@ __all__ = [
     "not_applicable",
     "ok",
     "report",
+    "unjudged",
     "wrong",
 ]
 
 Outcome = Literal["passed", "failed", "not applicable", "skipped"]
-"""`not applicable`: nothing is offered that the clause is about. `skipped`: what it needs did not come."""
+"""`not applicable`: nothing is offered that the clause is about. `skipped`: what it needs did not come,
+or allows no judgement."""
 
 Lacks = Literal["", "server", "observation"]
 """Why a check was skipped: `server`: nobody answers at the address; `observation`: the server takes another
@@ -74,6 +76,11 @@ def wrong(got: str, *broken: str) -> Found:
 def not_applicable(why: str) -> Found:
     """Return that there is nothing to look at."""
     return Found(outcome="not applicable", got=why)
+
+
+def unjudged(why: str) -> Found:
+    """Return that what a check saw allows no judgement."""
+    return Found(outcome="skipped", got=why)
 
 
 def failures(verdicts: Iterable[Verdict], level: Level = "must") -> list[Verdict]:

@@ -48,6 +48,9 @@ class Waiting(Generic[T, A]):
     arrived: float
     priority: int = NORMAL_PRIORITY
 
+    read: bool = False
+    """Whether it is known what it says; its images may still be packed."""
+
     packed: bool = False
     """Whether it is read, and its encoded images wait to be unpacked; what follows is known from then on."""
 

@@ -241,6 +241,7 @@ class PolicyWorker:
         with self._lock:
             if not self._groups_itself:
                 waiting.group = batch_key(self._policy, _to_group(request))
+            waiting.read = True
             waiting.packed = request.packed is not None
             waiting.ready = not waiting.packed
             waiting.answer = waiting.answer or answer
@@ -255,7 +256,8 @@ class PolicyWorker:
                 self._ring_decoder()
             self._sessions.supersede(waiting.session)
             self._settle([waiting.session])
-            if waiting.ready:
+            # What could be taken before it has waited for this.
+            if waiting.ready or self._sessions.line(waiting.session)[:1] != [waiting]:
                 self._ring()
 
     # ------------------------------------------------------------------------------------ policy thread
@@ -291,7 +293,7 @@ class PolicyWorker:
         """Wait for something to do: before another look, or for a batch; neither at the end."""
         with self._lock:
             while not self._stopping:
-                heads = self._sessions.heads()
+                heads = [head for head in self._sessions.heads() if not self._may_be_replaced(head)]
                 new = [waiting for waiting in heads if waiting.group is _NO_GROUP]
                 if new:
                     return partial(self._group, new), None
@@ -322,6 +324,15 @@ class PolicyWorker:
                     self._to_do.wait(_seconds_until(plan.wait_until, now))
                     self._idle = False
         return None, None
+
+    def _may_be_replaced(self, head: _Waiting) -> bool:
+        """Say whether a newer request has come and is still to be read, with the lock held.
+
+        Of robots that read refusals. After a cut of the link the old request and the fresh one come together:
+        an inference for the old one would only have the arm hold longer.
+        """
+        behind = self._sessions.line(head.session)[1:]
+        return head.reads_refusals and any(each.answer is None and not each.read for each in behind)
 
     def _group(self, new: list[_Waiting]) -> None:
         """Ask the policy with whom requests may share a batch."""

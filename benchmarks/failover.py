@@ -4,6 +4,7 @@
 In: nothing. Out: figures, and a JSON file where asked for.
 Servers are processes of their own, killed with SIGKILL and started again on their ports meanwhile. The robot is
 the player that drives an arm, on the clock; each row says which tick it is for, so a stale one is seen.
+A cable between two kernels, where namespaces are permitted, loses packets as a real one does.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import socket
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -29,6 +31,8 @@ sys.path.insert(0, str(Path(__file__).parent))  # also where a test imports this
 
 from round_trip import machine
 
+from pi05_websocket.bench.links import Link
+from pi05_websocket.bench.real_link import PAUSE_S, RealLink, kind_here
 from pi05_websocket.chunks.config import SchedulerConfig
 from pi05_websocket.chunks.seam import SeamConfig
 from pi05_websocket.client import ConnectionConfig, PolicyPool, RemotePolicy, connect
@@ -313,6 +317,43 @@ def cuts(count: int, seconds: float, rng: random.Random) -> dict[str, Any]:
         }
 
 
+def cables(count: int) -> list[dict[str, Any]]:
+    """Cut a cable between two kernels, which loses every packet meanwhile; none where that is not permitted."""
+    kind, reason = kind_here()
+    if kind != "tun":
+        print(f"no cable between two kernels: {reason}", file=sys.stderr)
+        return []
+    found: list[dict[str, Any]] = []
+    link = Link(name="cable", rtt_ms=20, mbit=100)
+    with RealLink(link, policy="still", seed=1) as cable, ThreadPoolExecutor() as threads:
+        cold_ms, *_, warm_ms = cable.measure(4, pixels=224)
+        for seconds in (2.0, 5.0):
+            resumes, renewals = [], 0
+            for _ in range(count):
+                cable.cut_or_mend()
+                answered = threads.submit(cable.ask, do="until answered", pixels=224)
+                time.sleep(seconds)
+                cable.cut_or_mend()
+                mended = time.monotonic()
+                answer = answered.result()
+                resumes.append(answer["answered_s"] - mended)
+                renewals = answer["reconnects"] - sum(each["renewals"] for each in found)
+                time.sleep(PAUSE_S)
+            found.append(
+                {
+                    "seconds": seconds,
+                    "cuts": count,
+                    "renewals": renewals,
+                    "round_trip_ms": link.rtt_ms,
+                    "cold_ms": round(cold_ms, 1),
+                    "warm_ms": round(warm_ms, 1),
+                    "answer_median_ms": round(1000 * median(resumes), 1),
+                    "answer_longest_ms": round(1000 * max(resumes), 1),
+                }
+            )
+    return found
+
+
 def _p99_ms(seconds: list[float]) -> float:
     return round(1000 * sorted(seconds)[min(len(seconds) - 1, int(0.99 * len(seconds)))], 1)
 
@@ -329,6 +370,10 @@ class Failures:
 
     cut_seconds: float = 2.0
     """For how long."""
+
+    cables: int = 20
+    """Times that a cable between two kernels loses every packet, for 2 s and for 5 s; 0: never. Needs network
+    namespaces."""
 
     seed: int = 1
     json: Path | None = None
@@ -352,6 +397,9 @@ def main(settings: Failures) -> int:
         met &= found["largest_step"] <= found["largest_step_allowed"] + 1e-5
         # The loopback's round trip is nothing; the command goes out with the next tick.
         met &= found["resume_median_ms"] <= found["inference_ms"] + 1.5 * found["tick_ms"]
+    if settings.cables:
+        figures["cables"] = cables(settings.cables)
+        print(json.dumps(figures["cables"], indent=2), flush=True)
     if settings.json is not None:
         settings.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
     return 0 if met else 1

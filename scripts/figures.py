@@ -107,6 +107,15 @@ def failover_block() -> str:
     return failover(json.loads(path.read_text(encoding="utf-8")))
 
 
+def _cable_row(cable: dict[str, Any]) -> str:
+    return (
+        f"| cable of {cable['round_trip_ms']:g} ms between two kernels: every packet lost for "
+        f"{cable['seconds']:g} s, {cable['cuts']} times: from then to the next answer | "
+        f"median {cable['answer_median_ms']:.0f} ms, longest {cable['answer_longest_ms']:.0f} ms; over a "
+        f"connection that is there {cable['warm_ms']:.0f} ms |"
+    )
+
+
 def failover(figures: dict[str, Any]) -> str:
     """Return the table of `benchmarks/failover.py --json`."""
     kill, cut, where = figures["kill"], figures["cut"], figures["machine"]
@@ -128,6 +137,7 @@ def failover(figures: dict[str, Any]) -> str:
         f"{cut['resume_longest_ms']:.0f} ms |",
         f"| largest step of a joint's target | {jump} |",
         f"| stale actions | {cut['stale_actions']} |",
+        *map(_cable_row, figures["cables"]),
         "",
         "Four servers on the same machine, 50 ms inference, 50 rows at 50 Hz, a request every 10 ticks; a "
         "killed server is started again on its port. With no request under way, the time to the next chunk is "

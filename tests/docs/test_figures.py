@@ -380,10 +380,22 @@ def test_failover_table(figures: ModuleType) -> None:
     }
     where = {"cpu": "2 x Example", "python": "3.12.1", "commit": "abc1234"}
 
-    lines = figures.failover({"kill": kill, "cut": cut, "machine": where}).splitlines()
+    cable = {
+        "seconds": 5.0,
+        "cuts": 20,
+        "round_trip_ms": 20.0,
+        "cold_ms": 201.0,
+        "warm_ms": 122.0,
+        "answer_median_ms": 410.0,
+        "answer_longest_ms": 520.0,
+    }
+    measured = {"kill": kill, "cut": cut, "cables": [cable], "machine": where}
+    lines = figures.failover(measured).splitlines()
 
     assert "1000 times" in lines[2]
     assert "median 118 ms, 99th percentile 216 ms" in lines[2]
     assert lines[4].endswith("990 with rows for 0.5 s or more | 0 |")
     assert "median 61 ms, longest 81 ms" in lines[7]
+    assert "lost for 5 s, 20 times" in lines[10]
+    assert "median 410 ms, longest 520 ms; over a connection that is there 122 ms" in lines[10]
     assert "commit abc1234" in lines[-1]

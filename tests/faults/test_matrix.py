@@ -18,6 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,8 @@ import trustme
 from driven_arm import MAX_STEP, Onwards, Scripted, World, closing, patched, plan
 from misbehaving import ScriptedServer
 
+from pi05_websocket.bench.links import Link
+from pi05_websocket.bench.real_link import RealLink, kind_here
 from pi05_websocket.clock import SystemClock
 from pi05_websocket.errors import AccessRefused, IncompatibleServer, ObservationError
 from pi05_websocket.server import ServerConfig, WebsocketPolicyServer
@@ -219,35 +222,51 @@ def name_is_gone(lab: Laboratory) -> None:
         world.thread.join(5)
 
 
-def _over_tun(lab: Laboratory, **wrong: float) -> dict[str, Any]:
-    """Return what a cable has done to packets while every answer came, each to its own request."""
-    from pi05_websocket.bench.links import Link
-    from pi05_websocket.bench.real_link import RealLink, kind_here
-
+@contextlib.contextmanager
+def _tun(**wrong: float) -> Iterator[RealLink]:
+    """A cable between two kernels."""
     kind, reason = kind_here()
     if kind != "tun":
         pytest.skip(f"no network namespace with a TUN device: {reason}")
     with RealLink(Link(name="x", rtt_ms=10, mbit=200, **wrong), policy="still", seed=1) as link:
+        yield link
+
+
+def _over_tun(**wrong: float) -> dict[str, Any]:
+    """Return what a cable has done to packets while every answer came, each to its own request."""
+    with _tun(**wrong) as link:
         assert len(link.measure(4, pixels=120)) == 4
     return dict(link.carried["up"])
 
 
 @fault
-def packets_lost(lab: Laboratory) -> None:
+def packets_stop(_: Laboratory) -> None:
+    """None arrives for a while: the kernel by itself waits twice as long each time before it tries again."""
+    with _tun() as link, ThreadPoolExecutor() as threads:
+        link.measure(1, pixels=64)
+        link.cut_or_mend()
+        answered = threads.submit(link.ask, do="until answered", pixels=64)
+        time.sleep(2.0)
+        link.cut_or_mend()
+        assert answered.result(30)["reconnects"] == 1
+
+
+@fault
+def packets_lost(_: Laboratory) -> None:
     """Two in a hundred: the kernel sends them again, answers take longer."""
-    assert _over_tun(lab, loss=0.02)["lost"] > 0
+    assert _over_tun(loss=0.02)["lost"] > 0
 
 
 @fault
-def packets_reordered(lab: Laboratory) -> None:
+def packets_reordered(_: Laboratory) -> None:
     """A tenth is overtaken: the kernel puts them in order."""
-    assert _over_tun(lab, reorder=0.1)["overtaken"] > 0
+    assert _over_tun(reorder=0.1)["overtaken"] > 0
 
 
 @fault
-def packets_duplicated(lab: Laboratory) -> None:
+def packets_duplicated(_: Laboratory) -> None:
     """A tenth arrives twice: the kernel drops the second."""
-    assert _over_tun(lab, duplicate=0.1)["doubled"] > 0
+    assert _over_tun(duplicate=0.1)["doubled"] > 0
 
 
 # ------------------------------------------------------------------------------------------------ the server

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from pi05_websocket.server import ServerConfig
-from pi05_websocket.server.listening import Gate, bytes_received
+from pi05_websocket.server.listening import Gate
 
 
 @pytest.fixture
@@ -140,26 +140,3 @@ def test_a_loop_that_accepts_by_itself_is_told_of_once(
     assert [record.getMessage()[:39] for record in caplog.records] == [
         "this event loop accepts connections by "
     ]
-
-
-@pytest.mark.skipif(not hasattr(socket, "TCP_INFO"), reason="the kernel does not say")
-def test_bytes_received_counts_what_came(gate: Gate, clients: list[socket.socket]) -> None:
-    """Whether it was read or not."""
-    (listener,) = gate.listen("127.0.0.1", 0)
-    with listener:
-        client = dial(listener, clients)
-        accepted, _ = listener.accept()
-        clients.append(accepted)
-        before = bytes_received(accepted)
-        client.sendall(b"seven b")
-        accepted.recv(3)
-        assert bytes_received(accepted) - before == 7
-
-
-def test_bytes_received_is_nothing_where_nobody_says() -> None:
-    """A socket that is gone, a kernel that answers with less."""
-    gone: Any = socket.socket()
-    gone.close()
-    assert bytes_received(gone) == 0
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
-        assert bytes_received(other) == 0

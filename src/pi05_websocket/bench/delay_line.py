@@ -52,11 +52,13 @@ class DelayLine:
         self.dropped = 0
         """Packets that did not fit into the queue."""
         self.lost = 0
-        """Packets that were lost at random."""
+        """Packets that were lost at random, or because the cable was cut."""
         self.carried = 0
         """Packets that came out."""
         self.overtaken = 0
         """Packets that others overtook."""
+        self.cut = False
+        """Whether nothing is let in; what is under way still comes out."""
         self.doubled = 0
         """Packets that came out twice."""
         self._link = link
@@ -83,6 +85,9 @@ class DelayLine:
 
     def put(self, now: float, packet: bytes) -> None:
         """Take a packet that is sent at second `now`; never earlier than the one before."""
+        if self.cut:
+            self.lost += 1
+            return
         if self._free_at - now > self._queue_s:
             self.dropped += 1
             return

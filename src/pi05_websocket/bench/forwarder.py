@@ -2,7 +2,8 @@
 """The cable between two TUN devices: a process that hands packets on through a delay line each way.
 
 In: the file descriptors of both devices and the link, on the command line. Out: packets; when standard input
-ends it does too, and says on standard output what it has carried. One thread that waits in `select`.
+ends it does too, and says on standard output what it has carried. SIGUSR1 cuts it, or mends it. One thread that
+waits in `select`.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import contextlib
 import json
 import os
 import select
+import signal
 import sys
 import time
 from typing import Any
@@ -37,6 +39,8 @@ def forward(near: int, far: int, link: Link, seed: int, stop: int) -> dict[str, 
         stop: File descriptor of which the end is waited for.
     """
     up, down = DelayLine(link, 2 * seed), DelayLine(link, 2 * seed + 1)
+
+    signal.signal(signal.SIGUSR1, lambda *_: _cut_or_mend(up, down))
     ways = ((near, up, far), (far, down, near))
     latest, refused = 0.0, 0
     while True:
@@ -68,6 +72,11 @@ def forward(near: int, far: int, link: Link, seed: int, stop: int) -> dict[str, 
         "refused": refused,
         "latest_ms": round(1000 * latest, 3),
     }
+
+
+def _cut_or_mend(*lines: DelayLine) -> None:
+    for line in lines:
+        line.cut = not line.cut
 
 
 def _counts(line: DelayLine) -> dict[str, int]:

@@ -25,7 +25,15 @@ from pi05_websocket.wire.messages import read_actions
 if TYPE_CHECKING:
     from pi05_websocket.bench.episodes import Bench, Record
 
-__all__ = ["Charged", "RealBench", "RealEpisode", "StillPolicy", "connect", "round_trips"]
+__all__ = [
+    "Charged",
+    "RealBench",
+    "RealEpisode",
+    "StillPolicy",
+    "connect",
+    "round_trips",
+    "until_answered",
+]
 
 _PATIENCE_S = 60.0
 """Until an unanswered request costs the socket: a link that stalls is what is measured."""
@@ -100,14 +108,7 @@ def round_trips(policy: RemotePolicy, count: int, *, pause_s: float, pixels: int
         pause_s: From one reply to the next observation.
         pixels: Rows of the image of 640 columns; 480 and a small one beside it are the usual observation.
     """
-    image = np.random.default_rng(0).integers(0, 256, (pixels, 640, 3), np.uint8)
-    wrist = image[:224, :224] if pixels >= 224 else image
-    observation = {
-        "observation/images/realsense": image,
-        "observation/images/wrist2": np.ascontiguousarray(wrist),
-        "observation/state": np.zeros(6, np.float32),
-        "prompt": "pick up the red cube",
-    }
+    observation = _observation(pixels)
     found = []
     for _ in range(count):
         exchange = policy.submit(observation)
@@ -115,6 +116,31 @@ def round_trips(policy: RemotePolicy, count: int, *, pause_s: float, pixels: int
         found.append(1000 * (reply.received_at - exchange.sent_at))
         time.sleep(pause_s)
     return found
+
+
+def until_answered(policy: RemotePolicy, *, pixels: int) -> float:
+    """Ask, and again where the request fails, until there is an answer; return when, by the system's clock.
+
+    As an arm does that holds: a failed request is followed by a fresh one as soon as there is a connection.
+    """
+    observation = _observation(pixels)
+    while True:
+        try:
+            return policy.submit(observation).result(_PATIENCE_S).received_at
+        except Pi05WebsocketError:
+            with contextlib.suppress(Pi05WebsocketError):
+                policy.connection.wait_ready(_PATIENCE_S)
+
+
+def _observation(pixels: int) -> Observation:
+    image = np.random.default_rng(0).integers(0, 256, (pixels, 640, 3), np.uint8)
+    wrist = image[:224, :224] if pixels >= 224 else image
+    return {
+        "observation/images/realsense": image,
+        "observation/images/wrist2": np.ascontiguousarray(wrist),
+        "observation/state": np.zeros(6, np.float32),
+        "prompt": "pick up the red cube",
+    }
 
 
 class _Noted:

@@ -75,7 +75,7 @@ def _be_robot(facts: dict[str, Any]) -> None:
     from pi05_websocket.bench.cells import Cell
     from pi05_websocket.bench.links import Link
     from pi05_websocket.bench.paced import WAYS, paced
-    from pi05_websocket.bench.real import RealBench, connect, round_trips
+    from pi05_websocket.bench.real import RealBench, connect, round_trips, until_answered
     from pi05_websocket.client.tcp import congestion_control
 
     before = namespaces.tcp_counters() if os.path.exists("/proc/self/net/snmp") else {}
@@ -94,6 +94,9 @@ def _be_robot(facts: dict[str, Any]) -> None:
                     policy, job["count"], pause_s=job["pause_s"], pixels=job["pixels"]
                 )
                 _say({"round_trips_ms": trips})
+            elif job["do"] == "until answered":
+                answered_s = until_answered(policy, pixels=job["pixels"])
+                _say({"answered_s": answered_s, "reconnects": policy.connection.reconnects})
             elif job["do"] == "paced":
                 with np.load(job["images"]) as images:
                     timed = paced(

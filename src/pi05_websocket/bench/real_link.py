@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -90,6 +91,10 @@ class _Process:
             self._process.stdin.flush()
         return self.read()
 
+    def signal(self, number: int) -> None:
+        """Send it a signal."""
+        self._process.send_signal(number)
+
     def stop(self) -> str:
         """Let it end; return what it still had to say. Safe to call twice."""
         if self._log.closed:
@@ -141,6 +146,7 @@ class RealLink:
         self._seed, self._policy = seed, policy
         self._open = contextlib.ExitStack()
         self._robot: _Process | None = None
+        self._cable: _Process | None = None
 
     def __repr__(self) -> str:
         return f"<RealLink {self.link.name}: {self.name}>"
@@ -177,6 +183,12 @@ class RealLink:
         if self._robot is None:
             raise ConnectFailed("the link is not open")
         return self._robot.ask(**job)
+
+    def cut_or_mend(self) -> None:
+        """Have the cable lose every packet from now on; or none but by chance, where it did so before."""
+        if self._cable is None:
+            raise ConnectFailed("only a link over TUN can be cut")
+        self._cable.signal(signal.SIGUSR1)
 
     def measure(self, count: int, *, pixels: int = 480) -> list[float]:
         """Return the milliseconds that observations took, one after the other, from the first on.
@@ -229,7 +241,7 @@ class RealLink:
 
     def _join(self, near: int, far: int) -> None:
         words = (str(near), str(far), str(self._seed), json.dumps(asdict(self.link)))
-        cable = _Process("forwarder", *words, fds=(near, far))
+        cable = self._cable = _Process("forwarder", *words, fds=(near, far))
         for device in (near, far):
             os.close(device)
 

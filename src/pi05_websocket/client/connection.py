@@ -24,6 +24,7 @@ from pi05_websocket.client.config import ConnectionConfig
 from pi05_websocket.client.dialling import open_transport, tell_in_a_line
 from pi05_websocket.client.exchange import Exchange, Reply
 from pi05_websocket.client.keep_warm import KeepWarm, needs_warmth
+from pi05_websocket.client.progress import Progress
 from pi05_websocket.client.transport import HEADROOM, Transport
 from pi05_websocket.data import ServerMetadata
 from pi05_websocket.errors import (
@@ -56,6 +57,13 @@ _ORDINARY_CLOSES = (1000, 1001, 1005)
 
 _SHORTEST_LIFE_S = 0.5
 # A server that closes sooner did not do it for want of requests: it is not dialled again without a wait.
+
+
+_LOOK_S = 0.1
+_SILENT_S = 1.0
+_SILENT_TRIPS = 4.0
+"""A link on which for a second and four round trips nothing was acknowledged is renewed: a kernel that loses
+segments now and then has sent them again twice by then."""
 
 
 class ConnectionState(Enum):
@@ -111,6 +119,10 @@ class Connection:
         """Whether nothing was under way when the transport ended."""
         self._idled = False
         """Whether that was all that ended it."""
+        self._progress = Progress()
+        """Of what the present transport sends."""
+        self._next_look: asyncio.TimerHandle | None = None
+        """At it; None while nothing is under way."""
         self._keep_warm: KeepWarm | None = None
         """Of the present transport; None where a pause makes it no slower."""
         self._backoff = Backoff(config.backoff_first, config.backoff_max, random.Random().random)
@@ -371,6 +383,21 @@ class Connection:
         if self._keep_warm is not None:
             self._keep_warm.works()
         self._transport.send(buffer)
+        if self._next_look is None:
+            self._progress = Progress()
+            self._look()
+
+    def _look(self) -> None:
+        """Look, while requests are under way, whether anything of them arrives; renew a link that is silent."""
+        self._next_look = None
+        transport = self._transport
+        if transport is None or not self._exchanges:
+            return
+        silent_s = self._progress.look(self._loop.time(), transport.sent())
+        if silent_s >= _SILENT_S + _SILENT_TRIPS * (transport.connect_s or 0.0):
+            transport.vanished(silent_s)
+        else:
+            self._next_look = self._loop.call_later(_LOOK_S, self._look)
 
     def _renew(self, exchange: Exchange, limit: float) -> None:
         if exchange.seq not in self._exchanges:

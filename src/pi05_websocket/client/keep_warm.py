@@ -14,13 +14,12 @@ while bytes are outstanding.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import socket
-import struct
-import sys
 from typing import Final, Protocol
 
-__all__ = ["KeepWarm", "Link", "needs_warmth", "unacknowledged"]
+from pi05_websocket.client.progress import Progress
+from pi05_websocket.tcp_facts import Sent
+
+__all__ = ["KeepWarm", "Link", "needs_warmth"]
 
 _EVERY_S: Final = 0.05
 _FOR_S: Final = 10.0
@@ -33,8 +32,6 @@ _FAR_S: Final = 0.005
 _REMEMBERS: Final = ("bbr",)
 """Congestion controls that begin after a pause as they ended before it."""
 
-_SIOCOUTQ: Final = 0x5411
-
 
 class Link(Protocol):
     """What is kept warm."""
@@ -42,11 +39,11 @@ class Link(Protocol):
     def send_pong(self) -> None:
         """Send an empty pong."""
 
-    def unacknowledged(self) -> int:
-        """Return the bytes that the other kernel has not acknowledged."""
+    def sent(self) -> Sent:
+        """Return what has become of what was sent."""
 
-    def vanished(self, why: str) -> None:
-        """End a connection that carries nothing any more."""
+    def vanished(self, silent_s: float) -> None:
+        """End a connection whose other kernel has acknowledged nothing for so many seconds."""
 
 
 def needs_warmth(connect_s: float | None, congestion: str) -> bool:
@@ -58,18 +55,6 @@ def needs_warmth(connect_s: float | None, congestion: str) -> bool:
     """
     far = connect_s is not None and connect_s > _FAR_S
     return far and bool(congestion) and not congestion.startswith(_REMEMBERS)
-
-
-def unacknowledged(sock: socket.socket) -> int:
-    """Return the bytes in a socket's send queue; 0 where the system does not say."""
-    if sys.platform != "linux":
-        return 0
-    import fcntl
-
-    with contextlib.suppress(OSError, ValueError):  # it is closed
-        said = fcntl.ioctl(sock.fileno(), _SIOCOUTQ, struct.pack("i", 0))
-        return int(struct.unpack("i", said)[0])
-    return 0
 
 
 class KeepWarm:
@@ -85,9 +70,7 @@ class KeepWarm:
         self._loop = loop
         self._next: asyncio.TimerHandle | None = None
         self._until = 0.0
-        self._acknowledged_at = 0.0
-        self._waiting = 0
-        self._added = False
+        self._progress = Progress()
 
     def __repr__(self) -> str:
         return f"<KeepWarm {'working' if self._next is None else 'resting'}>"
@@ -96,8 +79,7 @@ class KeepWarm:
         """Note that nothing is under way from now on."""
         if self._next is None:
             now = self._loop.time()
-            self._until, self._acknowledged_at = now + _FOR_S, now
-            self._waiting, self._added = 0, False
+            self._until, self._progress = now + _FOR_S, Progress()
             self._next = self._loop.call_later(_EVERY_S, self._beat)
 
     def works(self) -> None:
@@ -107,19 +89,15 @@ class KeepWarm:
             self._next = None
 
     def _beat(self) -> None:
-        now, waiting = self._loop.time(), self._link.unacknowledged()
-        # Over a long way some are always outstanding: as few as before, although one was added, is progress.
-        if waiting < self._waiting or (self._added and waiting == self._waiting) or not waiting:
-            self._acknowledged_at = now
-        if now - self._acknowledged_at >= _VANISHED_S:
+        now, sent = self._loop.time(), self._link.sent()
+        silent_s = self._progress.look(now, sent)
+        if silent_s >= _VANISHED_S:
             self._next = None
-            why = f"the server's machine has acknowledged nothing for {_VANISHED_S:g} s"
-            self._link.vanished(why)
+            self._link.vanished(silent_s)
             return
-        if not waiting and now >= self._until:
+        if not sent.in_flight and now >= self._until:
             self._next = None
             return
-        self._waiting, self._added = waiting, now < self._until
-        if self._added:
+        if now < self._until:
             self._link.send_pong()
         self._next = self._loop.call_later(_EVERY_S, self._beat)

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """From a name to a TCP connection: look it up, dial its addresses side by side, keep the first that answers.
 
-In: a host, a port. Out: a connected socket, and how long opening it took. Runs on the connection's loop thread.
+In: a host, a port. Out: a connected socket, and its round trip. Runs on the connection's loop thread.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import socket
 import threading
@@ -18,19 +19,24 @@ from pi05_websocket.client.config import ConnectionConfig
 from pi05_websocket.client.image_quality import NEAR_S
 from pi05_websocket.errors import ConfigError, DeadlineExceeded
 from pi05_websocket.keepalive import notice_vanished_peers
+from pi05_websocket.tcp_facts import round_trip_s
 
 __all__ = ["congestion_control", "tcp_connect"]
 
 logger = logging.getLogger(__name__)
 
 _NEXT_AFTER_S = 0.25
-"""How long an address is waited for before the next one is dialled as well, as RFC 8305 recommends."""
+"""How long an address is waited for before the next one is dialled as well, as RFC 8305 recommends, and after
+the last one the first again: the kernel by itself repeats a SYN after 1, 3 and 7 s, and an arm that holds would
+wait for that once the path is whole."""
+_MOST_DIALS = 8
+"""At a time; the oldest gives way."""
 
 
 async def tcp_connect(
     config: ConnectionConfig, host: str, port: int
 ) -> tuple[socket.socket, float]:
-    """Resolve and connect to the first address that answers; say how long the last step took.
+    """Resolve and connect to the first address that answers; say how long a round trip to it takes, in seconds.
 
     All of it within `connect_timeout`, of which an address that never answers costs the others 250 ms.
 
@@ -67,18 +73,24 @@ def congestion_control(sock: socket.socket) -> str:
 
 async def _first(addresses: list[Any], host: str) -> tuple[socket.socket, float]:
     """Dial one address after the other, without waiting for those before; hang up on all but the first."""
-    left = list(addresses)
-    under_way: set[asyncio.Task[tuple[socket.socket, float]]] = set()
+    left, again = list(addresses), itertools.cycle(addresses)
+    under_way: list[asyncio.Task[tuple[socket.socket, float]]] = []
+    given_up: list[asyncio.Task[tuple[socket.socket, float]]] = []
     last = OSError(f"no address for {host}")
     try:
         while left or under_way:
             if left:
-                under_way.add(asyncio.create_task(_dial(*left.pop(0))))
+                under_way.append(asyncio.create_task(_dial(*left.pop(0))))
             done, _ = await asyncio.wait(
                 under_way,
-                timeout=_NEXT_AFTER_S if left else None,
+                timeout=_NEXT_AFTER_S,
                 return_when=asyncio.FIRST_COMPLETED,
             )
+            if not done and not left:
+                left.append(next(again))
+                if len(under_way) >= _MOST_DIALS:
+                    given_up.append(under_way.pop(0))
+                    given_up[-1].cancel()
             for task in done:
                 under_way.remove(task)
                 try:
@@ -88,7 +100,7 @@ async def _first(addresses: list[Any], host: str) -> tuple[socket.socket, float]
     finally:
         for task in under_way:
             task.cancel()
-        for outcome in await asyncio.gather(*under_way, return_exceptions=True):
+        for outcome in await asyncio.gather(*given_up, *under_way, return_exceptions=True):
             if not isinstance(outcome, BaseException):  # it answered as well
                 outcome[0].close()
     raise last
@@ -106,7 +118,7 @@ async def _dial(
     except BaseException:
         sock.close()
         raise
-    return sock, loop.time() - began
+    return sock, min(loop.time() - began, round_trip_s(sock))
 
 
 async def _resolve(host: str, port: int) -> list[Any]:

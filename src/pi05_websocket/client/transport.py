@@ -10,11 +10,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import struct
 from typing import Protocol
 
 import picows
 
-from pi05_websocket.client.keep_warm import unacknowledged
+from pi05_websocket.tcp_facts import Sent, sent
 
 __all__ = ["HEADROOM", "Listener", "Transport"]
 
@@ -79,15 +80,15 @@ class Transport(picows.WSListener):  # type: ignore[misc]  # picows is compiled 
         if ws is not None and not ws.is_disconnected and not ws.is_close_frame_sent:
             ws.send_pong()
 
-    def unacknowledged(self) -> int:
-        """Return the bytes that the other kernel has not acknowledged."""
-        return 0 if self._sock is None else unacknowledged(self._sock)
+    def sent(self) -> Sent:
+        """Return what has become of what was sent."""
+        return Sent(0, 0) if self._sock is None else sent(self._sock)
 
-    def vanished(self, why: str) -> None:
-        """End a connection that carries nothing any more; the listener hears of it."""
-        if self._ws is not None and not self._ws.is_disconnected:
-            self._closed_by = (1006, why)
-            self._ws.disconnect(graceful=False)
+    def vanished(self, silent_s: float) -> None:
+        """End a connection whose other kernel has acknowledged nothing for so long; tell the listener."""
+        why = f"the server's machine has acknowledged nothing for {silent_s:.1f} s"
+        self._closed_by = (1006, why)
+        self._cut()
 
     async def round_trips(self, rounds: int) -> list[float]:
         """Return the seconds so many pings took, one after the other; none on a connection that is gone."""
@@ -103,8 +104,7 @@ class Transport(picows.WSListener):  # type: ignore[misc]  # picows is compiled 
     def abort(self) -> None:
         """Disconnect without a word, for a link that no longer carries any. The listener hears nothing more."""
         self._listener = None
-        if self._ws is not None and not self._ws.is_disconnected:
-            self._ws.disconnect(graceful=False)
+        self._cut()
 
     async def wait_closed(self, patience_s: float) -> None:
         """Wait until a connection that was closed is gone: TLS says goodbye both ways before the socket is.
@@ -122,6 +122,15 @@ class Transport(picows.WSListener):  # type: ignore[misc]  # picows is compiled 
             self._ws.disconnect(graceful=False)
             await asyncio.wait([gone])
         gone.exception()  # why it ended has been told; here it counts that it has
+
+    def _cut(self) -> None:
+        """Disconnect; the kernel forgets what has not arrived: an old observation would be answered first."""
+        if self._ws is None or self._ws.is_disconnected:
+            return
+        if self._sock is not None:
+            with contextlib.suppress(OSError):
+                self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._ws.disconnect(graceful=False)
 
     def _say_goodbye(self, code: int) -> None:
         if self._ws is not None and not self._ws.is_disconnected:

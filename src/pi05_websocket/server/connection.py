@@ -33,9 +33,10 @@ from pi05_websocket.server.dialect_choice import dialect_name
 from pi05_websocket.server.doorkeeper import Doorkeeper
 from pi05_websocket.server.exposure import shows_tracebacks
 from pi05_websocket.server.keys import RobotKey
-from pi05_websocket.server.listening import Gate, bytes_received
+from pi05_websocket.server.listening import Gate
 from pi05_websocket.server.open_connections import OpenConnections
 from pi05_websocket.server.requests import Answered, Failed, Outcome, Request
+from pi05_websocket.tcp_facts import bytes_received
 from pi05_websocket.wire.dialects import DIALECTS
 from pi05_websocket.wire.protocol import (
     CLOSE_INTERNAL_ERROR,

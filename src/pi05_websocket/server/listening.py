@@ -14,14 +14,13 @@ import contextlib
 import errno
 import logging
 import socket
-import struct
 import sys
 from typing import Any
 
 from pi05_websocket.server.bounds import Door
 from pi05_websocket.server.config import ServerConfig
 
-__all__ = ["Gate", "bytes_received"]
+__all__ = ["Gate"]
 
 logger = logging.getLogger(__name__)
 
@@ -29,21 +28,6 @@ _BACKLOG = 100
 _NO_SUCH_FAMILY = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 _OTHER_FILES = 128
 """Sockets for refusals, the policy's own files."""
-
-_BYTES_RECEIVED = 128
-"""Offset of `tcpi_bytes_received` in Linux's `struct tcp_info`: 8 bytes, 24 words, three numbers of 64 bits."""
-
-
-def bytes_received(sock: Any) -> int:
-    """Return how many bytes a socket's kernel has received; 0 always where it does not say. Linux says."""
-    option = getattr(socket, "TCP_INFO", None)
-    if option is None:
-        return 0
-    try:
-        facts = sock.getsockopt(socket.IPPROTO_TCP, option, _BYTES_RECEIVED + 8)
-        return int(struct.unpack_from("=Q", facts, _BYTES_RECEIVED)[0])
-    except (OSError, struct.error):  # gone, or an older kernel
-        return 0
 
 
 class _Client(socket.socket):

@@ -149,3 +149,15 @@ def test_repr_says_what_is_under_way():
     line.put(0.0, b"x")
 
     assert repr(line) == "<DelayLine lan under_way=1 lost=0>"
+
+
+def test_a_cut_line_lets_nothing_in():
+    """What is under way comes out; once it is mended, packets go their way again."""
+    line = DelayLine(Link(name="x", rtt_ms=100), seed=0)
+    line.put(0.0, b"before")
+    line.cut = True
+    line.put(0.01, b"meanwhile")
+    line.cut = False
+    line.put(0.02, b"after")
+    assert line.take(1.0) == [b"before", b"after"]
+    assert (line.carried, line.lost) == (2, 1)

@@ -121,6 +121,15 @@ def test_a_link_that_is_not_open_cannot_be_asked():
         link.ask(do="round trips")
 
 
+def test_only_a_cable_can_be_cut():
+    """The loopback interface is none."""
+    with (
+        RealLink(Link(name="here", rtt_ms=0), policy="still") as link,
+        pytest.raises(ConnectFailed, match="only a link over TUN"),
+    ):
+        link.cut_or_mend()
+
+
 def test_why_not_names_the_reason():
     """None, or a sentence with the system's own words."""
     reason = namespaces.why_not()

@@ -20,7 +20,7 @@ from typing import Any
 from pi05_websocket.bench.delay_line import DelayLine
 from pi05_websocket.bench.links import Link
 
-__all__ = ["forward"]
+__all__ = ["Scissors", "forward"]
 
 _AT_A_TIME = 32
 """Packets read from one device before the other's turn: 370 us at 1 Gbit/s."""
@@ -28,7 +28,19 @@ _PACKET_BYTES = 2048
 _LONGEST_SLEEP_S = 1.0
 
 
-def forward(near: int, far: int, link: Link, seed: int, stop: int) -> dict[str, Any]:
+class Scissors:
+    """Whether the cable is cut."""
+
+    closed = False
+
+    def turn(self, *_: object) -> None:
+        """Cut it, or mend it."""
+        self.closed = not self.closed
+
+
+def forward(
+    near: int, far: int, link: Link, seed: int, stop: int, scissors: Scissors | None = None
+) -> dict[str, Any]:
     """Hand on packets until `stop` can be read; return what was carried.
 
     Args:
@@ -37,10 +49,10 @@ def forward(near: int, far: int, link: Link, seed: int, stop: int) -> dict[str, 
         link: The network between them.
         seed: Of its randomness.
         stop: File descriptor of which the end is waited for.
+        scissors: What cuts it; None: nothing does.
     """
     up, down = DelayLine(link, 2 * seed), DelayLine(link, 2 * seed + 1)
 
-    signal.signal(signal.SIGUSR1, lambda *_: _cut_or_mend(up, down))
     ways = ((near, up, far), (far, down, near))
     latest, refused = 0.0, 0
     while True:
@@ -65,6 +77,7 @@ def forward(near: int, far: int, link: Link, seed: int, stop: int) -> dict[str, 
             break
         for source, line, _ in ways:
             if source in readable:
+                line.cut = scissors is not None and scissors.closed
                 _read(source, line)
     return {
         "up": _counts(up),
@@ -72,11 +85,6 @@ def forward(near: int, far: int, link: Link, seed: int, stop: int) -> dict[str, 
         "refused": refused,
         "latest_ms": round(1000 * latest, 3),
     }
-
-
-def _cut_or_mend(*lines: DelayLine) -> None:
-    for line in lines:
-        line.cut = not line.cut
 
 
 def _counts(line: DelayLine) -> dict[str, int]:
@@ -93,5 +101,7 @@ def _read(source: int, line: DelayLine) -> None:
 
 if __name__ == "__main__":
     near, far, seed = map(int, sys.argv[1:4])
-    found = forward(near, far, Link(**json.loads(sys.argv[4])), seed, sys.stdin.fileno())
-    print(json.dumps(found))
+    scissors = Scissors()
+    signal.signal(signal.SIGUSR1, scissors.turn)
+    link = Link(**json.loads(sys.argv[4]))
+    print(json.dumps(forward(near, far, link, seed, sys.stdin.fileno(), scissors)))

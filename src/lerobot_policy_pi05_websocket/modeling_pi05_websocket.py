@@ -56,6 +56,7 @@ from pi05_websocket.robot.control_page import ControlPage
 from pi05_websocket.robot.controls import Controls
 from pi05_websocket.robot.limits import Limits
 from pi05_websocket.robot.metrics import RobotMetrics
+from pi05_websocket.robot.outage import OtherPolicy
 from pi05_websocket.robot.rerun_view import RerunView
 from pi05_websocket.robot.statistics import RunStatistics
 from pi05_websocket.robot.trace import Listener, Trace
@@ -104,7 +105,7 @@ class PI05WebSocketPolicy(PreTrainedPolicy):  # type: ignore[misc]  # LeRobot is
         self._lock = threading.Lock()
         self._controls = Controls()
         self._remote: RemotePolicy | PolicyPool | None = None
-        self._policy_told: str | None = None
+        self._other_policy = OtherPolicy()
         """That another policy is left, as the log has said it where LeRobot's rtc engine asks."""
         self._trace: Trace | None = None
         self._sessions: dict[int | None, Session] = {}
@@ -226,12 +227,11 @@ class PI05WebSocketPolicy(PreTrainedPolicy):  # type: ignore[misc]  # LeRobot is
         if sessions:
             resumed = [session.resume() for session in sessions]
             return any(resumed) | (rtc is not None and rtc.resume())
-        error = None if remote is None else remote.unavailable()
-        if isinstance(error, PolicyChanged) and str(error) != self._policy_told:
-            self._policy_told = str(error)
-            logger.warning("%s", error)
-            return False
-        accepted = remote is not None and remote.accept()
+        error, accepted = None if remote is None else remote.unavailable(), False
+        if remote is not None and isinstance(error, PolicyChanged):
+            if not self._other_policy.told(error):
+                return False
+            accepted = remote.accept(error)
         return (rtc is not None and rtc.resume()) | accepted
 
     def close(self) -> None:

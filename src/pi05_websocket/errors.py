@@ -51,6 +51,10 @@ __all__ = [
 ]
 
 
+def _with(remedy: str, text: str) -> str:
+    return f"{text}. {remedy}" if remedy else text
+
+
 class Pi05WebsocketError(Exception):
     """Root of every error this library raises on purpose."""
 
@@ -86,7 +90,7 @@ class ObservationError(Pi05WebsocketError, ValueError):
     def __init__(self, key: str, expected: str, got: str, remedy: str = "") -> None:
         self.key, self.expected, self.got, self.remedy = key, expected, got, remedy
         text = f"observation[{key!r}]: expected {expected}, got {got}"
-        super().__init__(f"{text}. {remedy}" if remedy else text)
+        super().__init__(_with(remedy, text))
 
 
 class WireError(Pi05WebsocketError):
@@ -131,7 +135,7 @@ class AccessRefused(ConnectFailed):
 
     def __init__(self, said: str, *, remedy: str = "") -> None:
         self.said, self.remedy = said, remedy
-        super().__init__(f"{said}. {remedy}" if remedy else said)
+        super().__init__(_with(remedy, said))
 
 
 class CertificateRefused(ConnectFailed):
@@ -149,7 +153,7 @@ class CertificateRefused(ConnectFailed):
     def __init__(self, said: str, *, remedy: str = "", expected: str = "", got: str = "") -> None:
         self.said, self.remedy = said, remedy
         self.expected, self.got = expected, got
-        super().__init__(f"{said}. {remedy}" if remedy else said)
+        super().__init__(_with(remedy, said))
 
 
 class ConnectionLost(TransportError):
@@ -176,7 +180,7 @@ class DeadlineExceeded(TransportError, TimeoutError):
     def __init__(self, phase: str, timeout_s: float, remedy: str = "") -> None:
         self.phase, self.timeout_s = phase, timeout_s
         text = f"{phase} took longer than the allowed {timeout_s:g} s"
-        super().__init__(f"{text}. {remedy}" if remedy else text)
+        super().__init__(_with(remedy, text))
 
 
 class ServerError(Pi05WebsocketError, RuntimeError):

@@ -12,6 +12,7 @@ import time
 from typing import Any
 
 from pi05_websocket.errors import ConfigError
+from pi05_websocket.extras import how_to_install
 
 __all__ = ["ENVIRONMENT", "EpochClock", "context_of", "make_provider", "otel", "traceparent_of"]
 
@@ -34,7 +35,7 @@ def otel(module: str) -> Any:
         return importlib.import_module(module)
     except ImportError as exc:
         raise ConfigError(
-            f"--otel-endpoint needs {exc.name or exc}: pip install 'lerobot_policy_pi05_websocket[otel]'"
+            f"--otel-endpoint needs {exc.name or exc}: {how_to_install('otel')}"
         ) from exc
 
 

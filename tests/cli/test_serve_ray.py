@@ -8,13 +8,14 @@ import importlib.util
 import pytest
 
 from pi05_websocket import cli
+from pi05_websocket.extras import how_to_install
 
 
 def test_without_ray(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """It says what to install."""
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert cli.main(["serve", "--policy", "m:f", "--engine", "ray"]) != 0
-    assert "pip install 'lerobot_policy_pi05_websocket[ray]'" in capsys.readouterr().err
+    assert how_to_install("ray") in capsys.readouterr().err
 
 
 @pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs the extra ray")

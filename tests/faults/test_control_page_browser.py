@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from pi05_websocket.robot.control_page import ControlPage
-from pi05_websocket.robot.controls import Controls, Wish
+from pi05_websocket.robot.controls import Controls
 from pi05_websocket.robot.trace import Trace
+from pi05_websocket.robot.wishes import Wish
 
 pytestmark = [
     pytest.mark.timeout(120),

@@ -17,6 +17,7 @@ import pytest
 
 from pi05_websocket.client import RemotePolicy
 from pi05_websocket.errors import Pi05WebsocketError
+from pi05_websocket.gateway import PolicyGateway
 from pi05_websocket.server import ServerConfig, WebsocketPolicyServer
 from pi05_websocket.server.keys_file import add_key
 from pi05_websocket.wire.realtime import RealtimeRequest, with_realtime
@@ -262,3 +263,26 @@ def test_the_server_goes(browser: Any, laboratory: Laboratory) -> None:
     assert eventually(lambda: text(browser, "#state") == "ready")
     laboratory.ops.close()
     assert eventually(lambda: text(browser, "#state") == "no answer from the server")
+
+
+def test_a_person_sees_which_server_behind_a_gateway_is_away(browser: Any) -> None:
+    """Each with a word, and why; a server of its own shows no such list."""
+    with contextlib.ExitStack() as stack:
+        well = stack.enter_context(WebsocketPolicyServer(Slow(), port=0))
+        ops = stack.enter_context(OpsPort(OpsConfig(ops_port=0), ServerConfig(), policy="gateway"))
+        gateway = PolicyGateway([well.url, "ws://127.0.0.1:9"], port=0, listeners=[ops.listener])
+        stack.enter_context(gateway)
+        ops.watch(gateway)
+        robot = stack.enter_context(RemotePolicy("127.0.0.1", gateway.port, wait_for_server=20))
+        robot.infer({"state": np.zeros(2, np.float32)})
+        emulate(browser, width=400, dark=True)
+        browser.get(ops.url)
+        assert eventually(lambda: text(browser, "#upstreams .sound") == "sound")
+        rows = [row.text for row in browser.find_elements("css selector", "#upstreams li")]
+        assert well.url in rows[0]
+        assert "answers in" in rows[0]
+        assert rows[1].startswith("away\nws://127.0.0.1:9")
+        assert "no server listens there" in rows[1]
+        wide = "return document.documentElement.scrollWidth <= window.innerWidth"
+        assert browser.execute_script(wide)
+        assert console(browser) == []

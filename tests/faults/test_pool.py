@@ -440,6 +440,38 @@ def test_an_only_server_that_comes_back_as_another_policy(serve: Any) -> None:
         assert policy.infer({"number": 4})["by"] == "b"
 
 
+@pytest.mark.parametrize("several", [False, True])
+def test_accepted_is_the_policy_that_a_person_was_told_of(
+    serve: Any, pool: Any, several: bool
+) -> None:
+    """A third that has come since is a question of its own."""
+    first, third = serve("a", SAME), {"fingerprint": {"weights": "third"}}
+    if several:
+        beside = serve("b", OTHER)
+        policy = pool(first, beside)
+    else:
+        policy = RemotePolicy(config=replace(SHORT, url=first.url))
+    with contextlib.closing(policy):
+        assert policy.infer({"number": 1})["by"] == "a"
+        first.close()
+        if not several:
+            beside = serve("b", OTHER, port=first.port)
+        assert eventually(lambda: isinstance(policy.unavailable(), PolicyChanged))
+        told = policy.unavailable()
+        beside.close()
+        serve("c", third, port=beside.port)
+        assert eventually(
+            lambda: (
+                isinstance(error := policy.unavailable(), PolicyChanged) and str(error) != str(told)
+            )
+        )
+        assert not policy.accept(told)
+        with pytest.raises(PolicyChanged):
+            policy.infer({"number": 2})
+        assert policy.accept(policy.unavailable())
+        assert policy.infer({"number": 3})["by"] == "c"
+
+
 class Counting(Echo):
     """Counts who asks it."""
 

@@ -25,7 +25,7 @@ from pi05_websocket.errors import (
     RequestRefused,
 )
 from pi05_websocket.server.keys_file import add_key
-from pi05_websocket.server.records import Closed, Opened, Record, RequestRecord, UpstreamStanding
+from pi05_websocket.server.records import Closed, Opened, Record, RequestRecord
 from pi05_websocket.server.requests import Answered, Failed, Refused, Request
 from pi05_websocket.wire import codec
 from pi05_websocket.wire.encoded_images import encode_images
@@ -734,7 +734,8 @@ def test_whoever_watches_is_told_of_each_upstream(world: Any) -> None:
     world.robot(gateway).infer({"number": 1})
     told: SimpleQueue[Any] = SimpleQueue()
     assert gateway.operate(lambda operator: told.put(operator.state().upstreams))
-    assert told.get(timeout=20) == (
-        UpstreamStanding(url=well.url, usable=True, sound=True),
-        UpstreamStanding(url="ws://127.0.0.1:9", usable=False, sound=False),
-    )
+    first, second = told.get(timeout=20)
+    assert (first.url, first.usable, first.sound, first.trouble) == (well.url, True, True, "")
+    assert first.turnaround_s > 0
+    assert (second.url, second.usable, second.sound) == ("ws://127.0.0.1:9", False, False)
+    assert "no server listens there" in second.trouble

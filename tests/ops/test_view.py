@@ -12,7 +12,7 @@ from told import answered, opened, refused, server_state
 
 from pi05_websocket.ops.statistics import Statistics
 from pi05_websocket.ops.view import Surroundings, model_of, state_of, view
-from pi05_websocket.server.records import Closed, RequestRecord, ServerState
+from pi05_websocket.server.records import Closed, RequestRecord, ServerState, UpstreamStanding
 
 
 def around(**changes: Any) -> Surroundings:
@@ -120,3 +120,28 @@ def test_what_the_metadata_says_of_the_model(
 ) -> None:
     """Of a checkpoint, of a policy that says little, of one that says something else."""
     assert model_of(metadata) == expected
+
+
+@pytest.mark.parametrize(
+    ("standing", "shown"),
+    [
+        ({"usable": True, "sound": True, "turnaround_s": 0.05}, ("sound", "", 50.0)),
+        (
+            {"usable": True, "sound": False, "trouble": "ws://a:1: late"},
+            ("not relied on", "late", None),
+        ),
+        ({"usable": False, "sound": False, "trouble": "x" * 999}, ("away", "x" * 200, None)),
+    ],
+)
+def test_who_stands_behind_a_gateway(standing: dict[str, Any], shown: tuple[Any, ...]) -> None:
+    """In a word, with the reason, bounded; and what is expected of it once it has answered."""
+    state = server_state(upstreams=[UpstreamStanding(url="ws://a:1", **standing)])
+    [upstream] = view(Statistics(), state, {}, around(), 100.0)["upstreams"]
+    assert upstream["url"] == "ws://a:1"
+    assert (upstream["word"], upstream["why"], upstream["turnaround_ms"]) == shown
+
+
+def test_a_server_of_its_own_has_nobody_behind_it() -> None:
+    """Nor has one that is not there."""
+    assert view(Statistics(), server_state(), {}, around(), 100.0)["upstreams"] == []
+    assert view(Statistics(), None, {}, around(), 100.0)["upstreams"] == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import threading
 from typing import Any
 
 import pytest
@@ -12,8 +13,9 @@ import pytest
 from pi05_websocket.cli import main
 from pi05_websocket.errors import ConfigError
 from pi05_websocket.robot.control_page import CONTROL_HEADER, ControlPage
-from pi05_websocket.robot.controls import Controls, Wish
+from pi05_websocket.robot.controls import Controls
 from pi05_websocket.robot.trace import Trace
+from pi05_websocket.robot.wishes import Wish
 
 
 def ask(
@@ -181,14 +183,49 @@ def test_the_command_is_the_same_from_a_terminal(page: ControlPage, controls: Co
     """Status, wishes, a task."""
     port = ["--port", str(page.port)]
 
+    at_once = ["--patience", "0"]
+
     assert main(["control", "status", *port]) == 0
-    assert main(["control", "pause", *port]) == 0
-    assert main(["control", "task", "pick", *port]) == 0
+    assert main(["control", "pause", *port, *at_once]) == 1
+    assert main(["control", "task", "pick", *port, *at_once]) == 1
 
     printed = capsys.readouterr().out
     assert "state: wait" in printed
-    assert "wanted: pause" in printed
+    assert printed.count("Asked for. The control loop has not begun yet") == 2
     assert controls.take() == [Wish("pause"), Wish("task", "pick")]
+
+
+def test_the_command_waits_for_what_comes_of_it(page: ControlPage, capsys):
+    """A sentence, and an exit code: the loop stops the arm, refuses to let it go, lets it go."""
+    trace = Trace(None, listeners=[page])
+    port = ["--port", str(page.port)]
+    trace.write("tick", source="chunk")
+
+    def loop(kind: str, **facts: Any) -> threading.Timer:
+        timer = threading.Timer(0.2, lambda: trace.write(kind, **facts))
+        timer.start()
+        return timer
+
+    timers = [loop("state", state="stop", latched=True, cause="stopped")]
+    assert main(["control", "pause", *port]) == 0
+    trace.write("tick", source="hold", cause="stopped")
+    trace.show("held", cause="policy_changed", text="another policy answers now")
+    assert main(["control", "resume", *port, "--patience", "0.1"]) == 1
+    timers.append(loop("tick", source="chunk"))
+    assert main(["control", "resume", *port]) == 0
+    timers.append(loop("episode", episode=7))
+    assert main(["control", "episode", *port]) == 0
+    assert main(["control", "quit", *port, "--patience", "0.1"]) == 0
+    for timer in timers:
+        timer.join()
+
+    assert capsys.readouterr().out.splitlines() == [
+        "The arm holds, whatever comes, until `resume`.",
+        "It still holds: another policy answers now. Where that names another policy, `resume` once more.",
+        "The arm moves.",
+        "Episode 7 has begun.",
+        "Asked for. Under lerobot-rollout the arm only holds: end it with Ctrl-C there.",
+    ]
 
 
 def test_the_command_tells_what_is_wrong(page: ControlPage, capsys):

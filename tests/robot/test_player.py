@@ -207,7 +207,40 @@ class TestBadDays:
         warnings = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
         assert [text.split()[0] for text in warnings] == ["no", "STOP"]
         assert "the cable is out" in warnings[0]
-        assert "actions again after" in caplog.text
+        assert "actions again after 1.9 s without, 58 held ticks" in caplog.text  # at 30 Hz
+
+    def test_an_outage_that_rows_outlast_holds_nothing(self, caplog):
+        """And its end says so: how long the link was away is the link's own line."""
+        loop = Loop()
+        loop.step()
+        loop.policy.exchanges[0].answer(rows(0, 40))
+        caplog.set_level(logging.INFO)
+        for outcome in (lambda exchange: exchange.fail(PolicyError("out of memory")), None):
+            count = len(loop.policy.exchanges)
+            while len(loop.policy.exchanges) == count:
+                assert loop.step()[0] == "chunk"
+            if outcome is not None:
+                outcome(loop.policy.exchanges[-1])
+        loop.policy.exchanges[-1].answer(rows(30, 40))
+        loop.step()
+        assert "out of memory" in caplog.text
+        assert "answers again; no tick was held" in caplog.text
+
+    def test_how_long_it_has_been_without_actions_counts_from_the_first_tick_without(self, caplog):
+        """In every line of an outage: rows went on for a while after the link was lost."""
+        loop = Loop()
+        loop.step()
+        loop.policy.exchanges[0].answer(rows(0, 50))
+        loop.steps(2)
+        caplog.set_level(logging.INFO)
+        loop.policy.down = ConnectionLost("the cable is out")
+        loop.steps(50 + 65)
+
+        told = [r.getMessage() for r in caplog.records]
+        assert [line.partition(":")[0] for line in told if "without actions" in line] == [
+            "STOP after 1.0 s without actions",
+            "still without actions after 2 s",
+        ]
 
     def test_late_reply_is_an_outage_but_still_used(self, caplog):
         """A reply after the limit is reported, and executed when its observation is not too old."""

@@ -24,6 +24,7 @@ from pi05_websocket.cli.asking import ask_policy, connect
 from pi05_websocket.cli.server_access import ServerAccess
 from pi05_websocket.data import Observation
 from pi05_websocket.errors import ConfigError
+from pi05_websocket.extras import how_to_install
 from pi05_websocket.keymap import KeyMap
 from pi05_websocket.presets import preset
 from pi05_websocket.recording.contents import open_recording
@@ -161,8 +162,7 @@ def _of_dataset(folder: Path, key_map: KeyMap, most: int) -> Iterator[Observatio
         frames = importlib.import_module("lerobot_policy_pi05_websocket.dataset_frames")
     except ImportError as exc:
         raise ConfigError(
-            f"a LeRobot data set needs {exc.name or exc}: pip install 'lerobot_policy_pi05_websocket[lerobot]' "
-            "(Python 3.12)"
+            f"a LeRobot data set needs {exc.name or exc}: {how_to_install('lerobot')} (Python 3.12)"
         ) from exc
     read: Callable[..., Iterator[Observation]] = frames.observations
     return read(folder, key_map, most)

@@ -7,6 +7,7 @@ In: words. Out: HTTP requests to the robot program's control port on this machin
 from __future__ import annotations
 
 import json
+import time
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ import tyro
 from pi05_websocket.cli import EXIT_FAILED, EXIT_OK
 from pi05_websocket.errors import ConfigError, ConnectFailed
 from pi05_websocket.robot.control_page import CONTROL_HEADER
+from pi05_websocket.robot.wishes import Outcome, WishName, last_word, outcome
 
 __all__ = ["ControlCommand", "run"]
 
@@ -35,6 +37,7 @@ examples:
 """
 
 _PATIENCE_S = 5.0
+_LOOK_S = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +56,9 @@ class ControlCommand:
     port: int = 9091
     """The robot program's control port."""
 
+    patience: float = 3.0
+    """Longest to wait, in seconds, until what was wanted is seen to happen. Exit code 1: it was not."""
+
 
 def run(argv: list[str]) -> int:
     """Run the command."""
@@ -64,23 +70,48 @@ def run(argv: list[str]) -> int:
         return exc.code if isinstance(exc.code, int) else EXIT_FAILED
     if (command.action == "task") != bool(command.text.strip()):
         raise ConfigError('a text belongs to `task`: pi05-websocket control task "what to do"')
-    answer = _ask(command)
-    for name, value in answer.items():
-        print(f"{name}: {value}")
-    if command.action == "quit":
-        print("lerobot-rollout goes on, its arm holds: end it with Ctrl-C there")
-    return EXIT_OK
+    before = _ask(command, "status")
+    if command.action == "status":
+        for name, value in before.items():
+            print(f"{name}: {value}")
+        return EXIT_OK
+    _ask(command, command.action)
+    found = _wait(command, command.action, before)
+    print(found.text)
+    return EXIT_OK if found.granted else EXIT_FAILED
 
 
-def _ask(command: ControlCommand) -> dict[str, Any]:
+def _wait(command: ControlCommand, name: WishName, before: dict[str, Any]) -> Outcome:
+    """Return what has come of a wish, or what to say of it in the end."""
+    until = time.monotonic() + command.patience
+    while True:
+        try:
+            now = _ask(command, "status")
+        except ConnectFailed:
+            if name != "quit":
+                raise
+            return Outcome("The program has ended.")
+        if name == "quit" and time.monotonic() >= until:
+            return Outcome(
+                "Asked for. Under lerobot-rollout the arm only holds: end it with Ctrl-C there."
+            )
+        found = outcome(name, command.text.strip(), before, now)
+        if found is not None:
+            return found
+        if time.monotonic() >= until:
+            return last_word(name, now)
+        time.sleep(_LOOK_S)
+
+
+def _ask(command: ControlCommand, action: str) -> dict[str, Any]:
     """Return what the robot program answers.
 
     Raises:
         ConnectFailed: There is none, or it refuses.
     """
-    url = f"http://127.0.0.1:{command.port}/{command.action}"
+    url = f"http://127.0.0.1:{command.port}/{action}"
     body = None
-    if command.action != "status":
+    if action != "status":
         body = json.dumps({"task": command.text}).encode() if command.text else b""
     request = urllib.request.Request(url, data=body, headers={CONTROL_HEADER: "1"})
     # Not through a proxy: the robot is here.

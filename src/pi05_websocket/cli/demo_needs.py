@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from pi05_websocket.errors import ConfigError
+from pi05_websocket.extras import how_to_install
 
 __all__ = ["check_installed", "console_script"]
 
@@ -35,7 +36,7 @@ def check_installed(*, driver: bool = False) -> None:
         extras = ",".join(sorted({needed[name] for name in missing}))
         raise ConfigError(
             f"the demo needs {', '.join(missing)}. Install: "
-            f"pip install 'lerobot_policy_pi05_websocket[{extras}]' (Python 3.12 or newer)"
+            f"{how_to_install(extras)} (Python 3.12 or newer)"
         )
     from pi05_websocket.sim.gl import load_mujoco
 

@@ -29,6 +29,7 @@ from pi05_websocket.doctor.gathering import RobotSource
 from pi05_websocket.doctor.sheet import write_sheet
 from pi05_websocket.doctor.table import report
 from pi05_websocket.errors import ConfigError
+from pi05_websocket.extras import how_to_install
 from pi05_websocket.presets import preset
 from pi05_websocket.robot.settings import UnitSettings, joint_ranges
 
@@ -260,7 +261,7 @@ def _adapter() -> Any:
     except ImportError as exc:
         raise ConfigError(
             f"--robot.*, --policy.* and --dataset need {exc.name or exc}: "
-            "pip install 'lerobot_policy_pi05_websocket[lerobot]' (Python 3.12)"
+            f"{how_to_install('lerobot')} (Python 3.12)"
         ) from exc
 
 

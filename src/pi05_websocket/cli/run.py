@@ -28,6 +28,7 @@ from pi05_websocket.data import Float32Array
 from pi05_websocket.doctor.facts import Setup
 from pi05_websocket.doctor.preflight import FirstLook, Preflight
 from pi05_websocket.errors import ConfigError
+from pi05_websocket.extras import how_to_install
 from pi05_websocket.keymap import KeyMap
 from pi05_websocket.presets import preset
 from pi05_websocket.recording.recorder import DEFAULT_MAX_BYTES, Recorder, settings_of
@@ -240,7 +241,7 @@ class SimulatedRobot:
             from pi05_websocket.sim.so101 import CAMERA_SHAPES, SimConfig, SimSO101
         except ImportError as exc:
             raise ConfigError(
-                f"--robot sim needs {exc.name or exc}: pip install 'lerobot_policy_pi05_websocket[sim]'"
+                f"--robot sim needs {exc.name or exc}: {how_to_install('sim')}"
             ) from exc
         self._joints, self._cameras = JOINTS, tuple(CAMERA_SHAPES)
         self._sim: Any = SimSO101(SimConfig())

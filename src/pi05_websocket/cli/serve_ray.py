@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING
 from pi05_websocket.cli import EXIT_OK
 from pi05_websocket.engine_ray.running import RayEngine
 from pi05_websocket.errors import ConfigError
+from pi05_websocket.extras import how_to_install
 from pi05_websocket.server.exposure import is_loopback
+from pi05_websocket.server.own_address import host_for_robots
 
 if TYPE_CHECKING:
     from pi05_websocket.cli.serve import ServeCommand
@@ -30,9 +32,7 @@ def run_on_ray(command: ServeCommand) -> int:
         ConfigError: Ray is not installed, or cannot be used so.
     """
     if importlib.util.find_spec("ray") is None:
-        raise ConfigError(
-            "--engine ray needs Ray Serve: pip install 'lerobot_policy_pi05_websocket[ray]'"
-        )
+        raise ConfigError(f"--engine ray needs Ray Serve: {how_to_install('ray')}")
     stop = threading.Event()
     before = {
         number: signal.signal(number, lambda *_: _interrupt(stop))
@@ -77,8 +77,7 @@ def _interrupt(stop: threading.Event) -> None:
 
 
 def _welcome(command: ServeCommand, engine: RayEngine) -> str:
-    host = command.host if command.host not in ("", "0.0.0.0", "::") else "127.0.0.1"
-    url = f"ws://{host}:{engine.port}"
+    url = f"ws://{host_for_robots(command.host)}:{engine.port}"
     note = "only this machine can reach it"
     if not is_loopback(command.host):
         note = "through the proxy that ends TLS" if command.config.behind_proxy else "not encrypted"

@@ -195,13 +195,19 @@ class RemotePolicy:
             return self._look()[1]
         return self.connection.error or ConnectFailed(f"{self.config.url}: not connected yet")
 
-    def accept(self) -> bool:
-        """Go on with the policy that is there, as a person wants; say whether there was a question."""
-        if self.connection.state is not ConnectionState.READY or self._look()[1] is None:
+    def accept(self, told: PolicyChanged | None = None) -> bool:
+        """Go on with the policy that is there, as a person wants; say whether it does.
+
+        Args:
+            told: What the person was told, by `unavailable`: a policy that has come since is not accepted.
+                None: whichever is there.
+        """
+        changed = self._look()[1] if self.connection.state is ConnectionState.READY else None
+        if changed is None or (told is not None and str(told) != str(changed)):
             return False
         with self._lock:
             assert self._sameness is not None
-            self._sameness.follow(0)
+            self._sameness.follow_as(0, changed.got)
         logger.warning("a person accepts the policy that %s serves now", self.config.url)
         return True
 

@@ -234,15 +234,21 @@ class PolicyPool:
                 )
             ]
 
-    def accept(self) -> bool:
-        """Go on with the policy that is there, as a person wants; say whether there was a question."""
+    def accept(self, told: PolicyChanged | None = None) -> bool:
+        """Go on with the policy that is there, as a person wants; say whether it does.
+
+        Args:
+            told: What the person was told, by `unavailable`: a policy that has come since is not accepted.
+                None: whichever is there.
+        """
         with self._lock:
-            if self._there():
-                return False
+            changed = None if self._there() else self._nobody()
             number = self._failover.choose(self._connected())
-            if number is None:
+            if number is None or not isinstance(changed, PolicyChanged):
                 return False
-            self._sameness.follow(number)
+            if told is not None and str(told) != str(changed):
+                return False
+            self._sameness.follow_as(number, changed.got)
         logger.warning("a person accepts the policy that %s serves", self._urls[number])
         return True
 

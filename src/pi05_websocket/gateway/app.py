@@ -15,11 +15,10 @@ from pi05_websocket.client.config import ConnectionConfig, load_headers
 from pi05_websocket.errors import ConfigError
 from pi05_websocket.gateway.backend import GatewayBackend
 from pi05_websocket.gateway.config import GatewayConfig
-from pi05_websocket.gateway.pool import UpstreamState
 from pi05_websocket.server.app import PolicyServer
 from pi05_websocket.server.backend import Backend, Deliver
 from pi05_websocket.server.config import ServerConfig
-from pi05_websocket.server.records import Listener
+from pi05_websocket.server.records import Listener, UpstreamStanding
 
 __all__ = ["PolicyGateway"]
 
@@ -76,7 +75,7 @@ class PolicyGateway(PolicyServer):
         )
 
     @property
-    def upstreams(self) -> list[UpstreamState]:
+    def upstreams(self) -> list[UpstreamStanding]:
         """How each upstream stands; none before the server runs."""
         return [] if self._backend_now is None else self._backend_now.states()
 

@@ -20,13 +20,14 @@ from pi05_websocket.gateway import outcomes
 from pi05_websocket.gateway.agreement import identity_of
 from pi05_websocket.gateway.config import GatewayConfig
 from pi05_websocket.gateway.link import Link
-from pi05_websocket.gateway.pool import Pool, UpstreamState
+from pi05_websocket.gateway.pool import Pool
 from pi05_websocket.gateway.reading import Reader
 from pi05_websocket.gateway.ticket import Ticket
 from pi05_websocket.server.backend import Deliver
 from pi05_websocket.server.batching import BatchSettings, plan_batch
 from pi05_websocket.server.config import ServerConfig
 from pi05_websocket.server.one_line import in_one_line
+from pi05_websocket.server.records import UpstreamStanding
 from pi05_websocket.server.requests import Answered, Outcome, Refused, Request
 from pi05_websocket.server.sessions import Sessions, Waiting
 from pi05_websocket.wire import codec
@@ -110,7 +111,7 @@ class GatewayBackend:
         """Return what robots that come now are told of the policy."""
         return self._pool.metadata()
 
-    def states(self) -> list[UpstreamState]:
+    def states(self) -> list[UpstreamStanding]:
         """Return how the upstreams stand."""
         return self._pool.states()
 

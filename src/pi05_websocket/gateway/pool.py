@@ -11,7 +11,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from pi05_websocket.client.config import ConnectionConfig
@@ -24,7 +23,7 @@ from pi05_websocket.gateway.ticket import Ticket
 from pi05_websocket.gateway.upstream import Upstream
 from pi05_websocket.server.records import UpstreamStanding
 
-__all__ = ["Pool", "PoolOwner", "UpstreamState"]
+__all__ = ["Pool", "PoolOwner"]
 
 logger = logging.getLogger(__name__)
 
@@ -42,17 +41,6 @@ class PoolOwner(Protocol):
 
     def upstreams_changed(self) -> None:
         """Note that somebody may be asked who could not be before."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UpstreamState(UpstreamStanding):
-    """How an upstream stands, for people."""
-
-    trouble: str
-    """Why not, where that is known."""
-    connections: int
-    under_way: int
-    turnaround_s: float
 
 
 class Pool:
@@ -122,7 +110,7 @@ class Pool:
         """Whether a robot that was told of this policy may be answered."""
         return self._agreement.serves(identity)
 
-    def states(self) -> list[UpstreamState]:
+    def states(self) -> list[UpstreamStanding]:
         """Return how each stands."""
         now = time.perf_counter()
         return [self._state(upstream, now) for upstream in self._upstreams]
@@ -269,13 +257,13 @@ class Pool:
     def _free(self, usable: Sequence[int]) -> list[int]:
         return [number for number in usable if self._upstreams[number].vacancies]
 
-    def _state(self, upstream: Upstream, now: float) -> UpstreamState:
+    def _state(self, upstream: Upstream, now: float) -> UpstreamStanding:
         standing = self.balancer.standings[upstream.number]
         usable = self._agreement.usable(upstream.number)
         trouble = "" if upstream.trouble is None else str(upstream.trouble)
         if upstream.connected and not usable:
             trouble = "serves another policy"
-        return UpstreamState(
+        return UpstreamStanding(
             url=upstream.url,
             usable=usable,
             sound=usable and standing.sound,

@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pi05_websocket.errors import ConfigError
+from pi05_websocket.extras import how_to_install
 from pi05_websocket.ops.config import OpsConfig
 
 if TYPE_CHECKING:
@@ -24,7 +25,5 @@ def make_ops_port(config: OpsConfig, server_config: ServerConfig, *, policy: str
     try:
         from pi05_websocket.ops.port import OpsPort
     except ImportError as exc:
-        raise ConfigError(
-            f"--ops-port needs {exc.name or exc}: pip install 'lerobot_policy_pi05_websocket[ops]'"
-        ) from exc
+        raise ConfigError(f"--ops-port needs {exc.name or exc}: {how_to_install('ops')}") from exc
     return OpsPort(config, server_config, policy=policy)

@@ -15,7 +15,7 @@ from pi05_websocket.ops.pictures import image_names, prompt_of
 from pi05_websocket.ops.robot import Figures, Robot
 from pi05_websocket.ops.statistics import Departed, Statistics
 from pi05_websocket.ops.verdict import LEVELS, judge
-from pi05_websocket.server.records import RequestRecord, ServerState
+from pi05_websocket.server.records import RequestRecord, ServerState, UpstreamStanding
 
 __all__ = ["Surroundings", "model_of", "state_of", "view"]
 
@@ -61,6 +61,7 @@ def view(
     return {
         "server": _server(state, around, now),
         "model": {} if state is None else model_of(state.metadata),
+        "upstreams": [] if state is None else [_upstream(each) for each in state.upstreams],
         "totals": {"robots": len(robots), **asdict(statistics.fleet.totals(now))},
         "robots": robots,
         "departed": [_departed(gone, now) for gone in statistics.departed(now)],
@@ -112,6 +113,18 @@ def _server(state: ServerState | None, around: Surroundings, now: float) -> dict
         "can_act": around.can_act,
         "can_pause": state is not None and state.can_pause,
         "lag_ms": around.lag_ms,
+    }
+
+
+def _upstream(upstream: UpstreamStanding) -> dict[str, Any]:
+    word = "sound" if upstream.sound else "not relied on" if upstream.usable else "away"
+    return {
+        "url": _text(upstream.url),
+        "word": word,
+        "why": _text(upstream.trouble.removeprefix(f"{upstream.url}: ")),
+        "connections": upstream.connections,
+        "under_way": upstream.under_way,
+        "turnaround_ms": 1000 * upstream.turnaround_s or None,
     }
 
 

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import IO, Any
 
 from pi05_websocket.errors import ConfigError
+from pi05_websocket.extras import how_to_install
 from pi05_websocket.recording import foxglove, topics
 
 __all__ = ["FORMAT", "Segment", "mcap_module"]
@@ -33,9 +34,7 @@ def mcap_module(name: str) -> Any:
     try:
         return importlib.import_module(f"mcap.{name}")
     except ImportError as exc:
-        raise ConfigError(
-            "recordings need mcap: pip install 'lerobot_policy_pi05_websocket[record]'"
-        ) from exc
+        raise ConfigError(f"recordings need mcap: {how_to_install('record')}") from exc
 
 
 class Segment:

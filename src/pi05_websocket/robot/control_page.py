@@ -21,7 +21,8 @@ from importlib.resources import files
 from typing import Any, get_args
 
 from pi05_websocket.errors import ConfigError
-from pi05_websocket.robot.controls import WISHES, Controls, WishName
+from pi05_websocket.robot.controls import Controls
+from pi05_websocket.robot.wishes import WISHES, WishName
 
 __all__ = ["CONTROL_HEADER", "ControlPage"]
 
@@ -92,18 +93,23 @@ class ControlPage:
         else:
             self._controls.want(name)
 
+    def _tick(self, facts: dict[str, Any]) -> None:
+        self._ticks += 1
+        self._ticked_at = time.monotonic()
+        self._facts["source"] = facts["source"]
+        cause = facts.get("cause")
+        if cause is not None:
+            self._held[cause] += 1
+        elif facts["source"] in ("chunk", "dry_run"):
+            state = "run" if facts["source"] == "chunk" else "dry run"
+            self._facts |= {"state": state, "latched": False, "why": None}
+        self._facts["cause"] = cause
+
     def _take(self, kind: str, facts: dict[str, Any]) -> None:
         if kind == "tick":
-            self._ticks += 1
-            self._ticked_at = time.monotonic()
-            self._facts["source"] = facts["source"]
-            cause = facts.get("cause")
-            if cause is not None:
-                self._held[cause] += 1
-            elif facts["source"] in ("chunk", "dry_run"):
-                state = "run" if facts["source"] == "chunk" else "dry run"
-                self._facts |= {"state": state, "latched": False}
-            self._facts["cause"] = cause
+            self._tick(facts)
+        elif kind == "held":
+            self._facts["why"] = facts["text"]
         elif kind == "state":
             self._facts |= {key: facts[key] for key in ("state", "latched", "cause")}
         elif kind == "exchange":

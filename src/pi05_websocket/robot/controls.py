@@ -7,18 +7,14 @@ In: wishes. Out: the same, oldest first, when the control loop looks: nothing ha
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
-from typing import Literal, get_args
 
 from pi05_websocket.robot.player import ActionPlayer
+from pi05_websocket.robot.wishes import Wish, WishName
 
-__all__ = ["KEYS", "WISHES", "Controls", "Wish", "WishName", "grant"]
+__all__ = ["KEYS", "Controls", "grant"]
 
 KEYS = "r: go on after a stop   p: stop and hold   n: new episode   t: new task   q: quit"
 """What a person can press."""
-
-WishName = Literal["resume", "pause", "episode", "task", "quit"]
-WISHES: tuple[WishName, ...] = get_args(WishName)
 
 _BY_KEY: dict[str, WishName] = {
     "r": "resume",
@@ -31,15 +27,6 @@ _BY_KEY: dict[str, WishName] = {
 _MOST = 1000
 _LONGEST_TASK = 1000
 _ENTER, _ESCAPE, _BACKSPACE = "\r\n", "\x1b", "\x08\x7f"
-
-
-@dataclass(frozen=True, slots=True)
-class Wish:
-    """One thing a person wants."""
-
-    name: WishName
-    text: str = ""
-    """The task."""
 
 
 class Controls:

@@ -11,7 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from pi05_websocket.data import Float32Array, Observation, ServerMetadata
-from pi05_websocket.errors import DeadlineExceeded, ObservationError, Pi05WebsocketError
+from pi05_websocket.errors import (
+    DeadlineExceeded,
+    ObservationError,
+    Pi05WebsocketError,
+    PolicyChanged,
+)
 
 __all__ = [
     "PendingExchange",
@@ -150,8 +155,8 @@ class RequestPolicy(Protocol):
 class SeveralServers(Protocol):
     """A policy that a person may have to accept: `RemotePolicy` and `PolicyPool` are."""
 
-    def accept(self) -> bool:
-        """Go on with the policy that is there, as a person wants; say whether there was a question."""
+    def accept(self, told: PolicyChanged, /) -> bool:
+        """Go on with the policy that a person was told of; say whether it was still that one."""
 
 
 @runtime_checkable

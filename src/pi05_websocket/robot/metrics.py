@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pi05_websocket.errors import ConfigError
+from pi05_websocket.extras import how_to_install
 
 __all__ = ["RobotMetrics"]
 
@@ -38,7 +39,7 @@ class RobotMetrics:
             prometheus: Any = importlib.import_module("prometheus_client")
         except ImportError as exc:
             raise ConfigError(
-                "metrics_port needs prometheus-client: pip install 'lerobot_policy_pi05_websocket[metrics]'"
+                f"metrics_port needs prometheus-client: {how_to_install('metrics')}"
             ) from exc
         self._registry = prometheus.CollectorRegistry()
         kept = {"registry": self._registry}

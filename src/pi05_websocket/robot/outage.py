@@ -16,7 +16,7 @@ from pi05_websocket.robot.causes import Cause, CauseName
 from pi05_websocket.robot.trace import Trace
 from pi05_websocket.wire.foreign_words import in_lines
 
-__all__ = ["PROGRESS_AFTER_S", "Outage", "next_progress"]
+__all__ = ["PROGRESS_AFTER_S", "OtherPolicy", "Outage", "next_progress"]
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +37,30 @@ _WHAT_IS_DONE: dict[Fallback, str] = {
     "zero": "Commanding zeros (fallback='zero') once the chunk has run out",
     "raise": "Stopping (fallback='raise') once the chunk has run out",
 }
+
+
+class OtherPolicy:
+    """Which other policy a person has been told of."""
+
+    def __init__(self, name: str = "") -> None:
+        self._name = name
+        self._told: str | None = None
+
+    def told(self, error: PolicyChanged | None) -> bool:
+        """Say aloud, once, that only another policy is left; say whether a person has been told before.
+
+        Args:
+            error: Which policies; None: the one that the arm follows is there.
+        """
+        text = None if error is None else str(error)
+        before, self._told = text == self._told, text
+        if text is not None and not before:
+            logger.warning("%s%s", self._name, _sentence(text))
+        return before
+
+    def tells(self, error: PolicyChanged) -> None:
+        """Note that a person is told now, by another line."""
+        self._told = str(error)
 
 
 class Outage:
@@ -63,11 +87,13 @@ class Outage:
         self.cause_name: CauseName | None = None
         """The same by name; None while there are actions."""
         self._limits_told: set[str] = set()
-        self._policy_told: str | None = None
+        self._other_policy = OtherPolicy(name)
         self._since: float | None = None
         self._held = 0
         self._told_of_hold = True
         self._waiting_since = clock.now()
+        self._without_since: float | None = None
+        """When the first tick without an action was; None: there was none since the last action."""
         self._tell_after = PROGRESS_AFTER_S
 
     def begin_waiting(self, cause: str) -> None:
@@ -76,6 +102,8 @@ class Outage:
         self.cause_name = None
         self._told_of_hold = True
         self._waiting_since = self._clock.now()
+        self._without_since = None
+        self._held = 0
         self._tell_after = PROGRESS_AFTER_S
 
     def note(self, cause: str) -> None:
@@ -93,9 +121,8 @@ class Outage:
         if self._since is not None:
             return
         if isinstance(error, PolicyChanged):
-            self._policy_told = str(error)  # below
+            self._other_policy.tells(error)  # below
         self._since = self._clock.now()
-        self._held = 0
         self.count += 1
         what = _WHAT_IS_DONE[self._fallback].format(held="the last commanded target")
         if self._fallback == "hold" and not commanded:
@@ -112,26 +139,21 @@ class Outage:
         self._trace.write("outage", cause=str(error), error=type(error).__name__)
 
     def other_policy(self, error: PolicyChanged | None) -> bool:
-        """Say aloud, once, that only another policy is left; say whether a person has been told before.
+        """Tell of another policy, once, and say whether a person has been told before.
 
         Whatever the arm waits for: one that a person has stopped must not be let go without this being known.
-
-        Args:
-            error: Which policies; None: the one that the arm follows is there.
         """
-        text = None if error is None else str(error)
-        told, self._policy_told = text == self._policy_told, text
-        if text is not None and not told:
-            logger.warning("%s%s", self._name, _sentence(text))
-        return told
+        return self._other_policy.told(error)
 
     def held_tick(self, cause: Cause) -> None:
         """Count a tick without an action; told when rows ran out, when the cause changes, and now and then."""
         changed = self.cause_name not in (None, cause.name)
         self.cause_name = cause.name
         self.cause = cause.text
-        if self._since is not None:
-            self._held += 1
+        if self._without_since is None:
+            self._without_since = self._clock.now()
+            self._tell_after = PROGRESS_AFTER_S
+        self._held += 1
         if not self._told_of_hold:
             self._told_of_hold = True
             if self._since is None:
@@ -203,21 +225,23 @@ class Outage:
         self._trace.write("summary", ticks=ticks, held=dict(held))
 
     def show_progress(self) -> None:
-        """Say what is waited for: after 2 s, 4 s, 8 s and so on, then every 30 s."""
-        if self.waited_s < self._tell_after:
+        """Say what is waited for: after 2 s without actions, after 4 s, 8 s and so on, then every 30 s."""
+        if self._without_s < self._tell_after:
             return
-        self._tell_after = next_progress(self.waited_s)
+        self._tell_after = next_progress(self._without_s)
         logger.info(
-            "%sstill without actions after %.0f s: %s", self._name, self.waited_s, self.cause
+            "%sstill without actions after %.0f s: %s", self._name, self._without_s, self.cause
         )
 
     def end(self) -> None:
         """Note that a valid chunk is here."""
         if self._since is not None:
-            seconds = self._clock.now() - self._since
-            logger.info(
-                "%sactions again after %.1f s, %d held ticks", self._name, seconds, self._held
-            )
+            seconds = self._without_s if self._held else 0.0
+            if self._held:
+                text = f"actions again after {seconds:.1f} s without, {self._held} held ticks"
+            else:
+                text = "answers again; no tick was held"
+            logger.info("%s%s", self._name, text)
             self._trace.write("recovered", seconds=round(seconds, 3), held=self._held)
             self._since = None
         self.cause_name = None
@@ -228,6 +252,12 @@ class Outage:
     def waited_s(self) -> float:
         """Seconds since a chunk is waited for."""
         return self._clock.now() - self._waiting_since
+
+    @property
+    def _without_s(self) -> float:
+        """Seconds without actions; before the first tick without one, since a chunk is waited for."""
+        since = self._waiting_since if self._without_since is None else self._without_since
+        return self._clock.now() - since
 
 
 def _sentence(text: str) -> str:

@@ -256,10 +256,11 @@ class ActionPlayer:
         if self.rehearsal.confirm():
             self.start_episode()
             return True
-        error = self._policy.unavailable()
-        if isinstance(error, PolicyChanged) and not self._outage.other_policy(error):
-            return False
-        accepted = isinstance(self._policy, SeveralServers) and self._policy.accept()
+        error, accepted = self._policy.unavailable(), False
+        if isinstance(error, PolicyChanged):
+            if not self._outage.other_policy(error):
+                return False
+            accepted = isinstance(self._policy, SeveralServers) and self._policy.accept(error)
         if accepted:
             self._drop_plans()  # another policy's
         if not self._commands.machine.resume() and not accepted:

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from pi05_websocket.errors import ConfigError
+from pi05_websocket.extras import how_to_install
 
 __all__ = ["RerunView"]
 
@@ -43,9 +44,7 @@ class RerunView:
         try:
             self._rerun: Any = importlib.import_module("rerun")
         except ImportError as exc:
-            raise ConfigError(
-                "rerun=true needs rerun-sdk: pip install 'lerobot_policy_pi05_websocket[view]'"
-            ) from exc
+            raise ConfigError(f"rerun=true needs rerun-sdk: {how_to_install('view')}") from exc
         self._save = save
         self._tick = 0
         self._running = -1

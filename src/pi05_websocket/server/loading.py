@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any
 
 from pi05_websocket.errors import ConfigError
+from pi05_websocket.extras import how_to_install
 from pi05_websocket.policy import Policy
 from pi05_websocket.server.recorded import is_recording, load_recorded
 from pi05_websocket.server.replay import load_replay
@@ -25,12 +26,10 @@ _FORMS = (
 )
 
 _EXPERT = "pi05_websocket.sim.expert:ExpertPolicy"
-_EXPERT_REMEDY = "Install the simulator: pip install 'lerobot_policy_pi05_websocket[sim]'"
+_EXPERT_REMEDY = f"Install the simulator: {how_to_install('sim')}"
 
 _SERVING = "lerobot_policy_pi05_websocket.serving_checkpoint"
-_SERVING_REMEDY = (
-    "Install LeRobot: pip install 'lerobot_policy_pi05_websocket[serve]' (Python 3.12)"
-)
+_SERVING_REMEDY = f"Install LeRobot: {how_to_install('serve')} (Python 3.12)"
 
 
 def load_policy(spec: str) -> Policy:

@@ -71,10 +71,7 @@ class Operator:
     def _upstreams(self) -> tuple[UpstreamStanding, ...]:
         if not isinstance(self._backend, Relaying):
             return ()
-        return tuple(
-            UpstreamStanding(url=each.url, usable=each.usable, sound=each.sound)
-            for each in self._backend.states()
-        )
+        return tuple(self._backend.states())
 
     def pause(self, *, on: bool) -> None:
         """Let no inference begin, or again. Who is here is told `busy`, or waits; nobody else comes in."""

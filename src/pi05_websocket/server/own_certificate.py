@@ -23,6 +23,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from pi05_websocket.errors import ConfigError
+from pi05_websocket.extras import how_to_install
 from pi05_websocket.server.config import ServerConfig
 from pi05_websocket.server.own_address import routed_address
 from pi05_websocket.server.private_files import alone_in, replace
@@ -56,7 +57,7 @@ def check_can_make_certificates() -> None:
     if importlib.util.find_spec("cryptography") is None:
         raise ConfigError(
             "--tls auto makes certificates with the package cryptography, which is not installed: "
-            "pip install 'lerobot_policy_pi05_websocket[tls]'. Or give --tls-cert and --tls-key."
+            f"{how_to_install('tls')}. Or give --tls-cert and --tls-key."
         )
 
 

@@ -135,6 +135,16 @@ class UpstreamStanding:
     sound: bool
     """Whether robots are given to it: it has answered, and in time."""
 
+    trouble: str = ""
+    """Why not, where that is known."""
+
+    connections: int = 0
+    under_way: int = 0
+    """Requests that it is asked and has not answered."""
+
+    turnaround_s: float = 0.0
+    """What is expected of it, in seconds; 0: it has not answered yet."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerState:

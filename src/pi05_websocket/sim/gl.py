@@ -9,6 +9,7 @@ import sys
 from typing import Any
 
 from pi05_websocket.errors import Pi05WebsocketError
+from pi05_websocket.extras import how_to_install
 
 __all__ = ["SimulatorUnavailable", "load_mujoco", "load_nexus"]
 
@@ -62,5 +63,5 @@ def load_nexus() -> Any:
 def _missing_extra(cause: ModuleNotFoundError) -> str:
     return (
         f"the simulator needs the package {cause.name!r}. Install the extra: "
-        "pip install 'lerobot_policy_pi05_websocket[sim]' (Python 3.12 or newer)"
+        f"{how_to_install('sim')} (Python 3.12 or newer)"
     )

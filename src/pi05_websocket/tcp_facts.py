@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import socket
 import struct
+import sys
 from typing import Any, Final, NamedTuple
 
 __all__ = ["Sent", "bytes_received", "round_trip_s", "sent"]
@@ -63,7 +64,9 @@ def bytes_received(sock: Any) -> int:
 def _facts(sock: Any, size: int) -> bytes:
     """Return so many bytes of the structure; none where there are fewer."""
     option = getattr(socket, "TCP_INFO", None)
-    if option is None:
+    if (
+        option is None or sys.platform != "linux"
+    ):  # others have a structure of their own under that name
         return b""
     try:
         facts: bytes = sock.getsockopt(socket.IPPROTO_TCP, option, size)

@@ -64,6 +64,21 @@ def test_everything_is_read_before_the_first_is_unpacked() -> None:
     assert all_of(order) == ["a2", "a1 packed"]
 
 
+def test_what_is_unpacked_is_told_from_what_is_read() -> None:
+    """Reading is over in a moment."""
+    order = order_of("a1")
+    assert not order.unpacking("a")
+    assert order.take() == "a1"
+    assert not order.unpacking("a")
+    order.to_unpack("a", "a1 packed")
+    order.done("a")
+    assert not order.unpacking("a")
+    assert order.take() == "a1 packed"
+    assert order.unpacking("a")
+    order.done("a")
+    assert not order.unpacking("a")
+
+
 def test_a_thread_may_want_only_what_is_quick() -> None:
     """It leaves alone who has nothing but images to unpack, and does not move them to the end."""
     order = order_of("a1", "b1")

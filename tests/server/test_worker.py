@@ -272,6 +272,22 @@ def test_what_waits_for_a_newer_one_to_be_read_goes_on_where_that_replaces_nothi
     server.close()
 
 
+def test_what_is_ready_does_not_wait_while_images_are_unpacked(server: Server) -> None:
+    """Of the same connection: what has come behind those cannot be read before."""
+    held, quick = server.protocol(held=True), server.protocol()
+    server.policy.held = True
+    server.ask("b0", quick)
+    assert server.policy.entered.acquire(timeout=10)
+    server.ask("a0", quick, typed=True)
+    server.ask("a1", held, typed=True, packed=True)
+    assert held.entered.acquire(timeout=10)
+    server.ask("a2", quick, typed=True)
+    server.policy.opened.release(10)
+    assert server.robot("a").answered() == "a0"
+    held.opened.release(10)
+    assert [server.robot("a").outcome()[0] for _ in range(2)] == ["a1", "a2"]
+
+
 def test_the_policy_goes_on_before_its_thread_reads_more(server: Server) -> None:
     """What can be inferred is not kept by what has to be read; that is read beside, while the policy works."""
     slow, quick = server.protocol(held=True), server.protocol()

@@ -9,6 +9,7 @@ In: requests as they come, and which are over. Out: the next one. Pure; not thre
 
 A request is read first, which is quick; its encoded images are unpacked later, if it is still wanted then.
 All of a connection's are read before the first is unpacked: the last may make the others needless.
+What is unpacked keeps what has come since unread.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ class _Line(Generic[J]):
     unread: deque[J] = field(default_factory=deque)
     packed: deque[J] = field(default_factory=deque)
     under_way: bool = False
+    unpacking: bool = False
+    """Whether what is under way has been read before."""
 
     @property
     def empty(self) -> bool:
@@ -70,12 +73,18 @@ class DecodingOrder(Generic[J]):
             jobs = line.unread or (None if to_read else line.packed)
             if line.under_way or not jobs:
                 continue
+            line.unpacking = jobs is line.packed
             del self._lines[session]
             self._lines[session] = line  # the others come first now
             line.under_way = True
             self._count -= 1
             return jobs.popleft()
         return None
+
+    def unpacking(self, session: Hashable) -> bool:
+        """Say whether images of this connection are being unpacked: nothing of it is read meanwhile."""
+        line = self._lines.get(session)
+        return line is not None and line.under_way and line.unpacking
 
     def done(self, session: Hashable) -> None:
         """Note that the request of this connection that was under way is read, or unpacked, or not wanted."""

@@ -326,13 +326,15 @@ class PolicyWorker:
         return None, None
 
     def _may_be_replaced(self, head: _Waiting) -> bool:
-        """Say whether a newer request has come and is still to be read, with the lock held.
+        """Say whether a newer request has come and will have been read in a moment, with the lock held.
 
         Of robots that read refusals. After a cut of the link the old request and the fresh one come together:
         an inference for the old one would only have the arm hold longer.
         """
+        if not head.reads_refusals or self._undecoded.unpacking(head.session):
+            return False
         behind = self._sessions.line(head.session)[1:]
-        return head.reads_refusals and any(each.answer is None and not each.read for each in behind)
+        return any(each.answer is None and not each.read for each in behind)
 
     def _group(self, new: list[_Waiting]) -> None:
         """Ask the policy with whom requests may share a batch."""

@@ -400,6 +400,7 @@ def main(settings: Failures) -> int:
     if settings.cables:
         figures["cables"] = cables(settings.cables)
         print(json.dumps(figures["cables"], indent=2), flush=True)
+        met &= all(each["answer_median_ms"] < 1000 for each in figures["cables"])
     if settings.json is not None:
         settings.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
     return 0 if met else 1

@@ -62,10 +62,11 @@ def changed_checkouts() -> Iterator[str]:
     for path in sorted(FIGURES.glob("*.json")):
         figures = json.loads(path.read_text(encoding="utf-8"))
         where = figures.get("machine")
-        commit = str(figures.get("commit") or (where["commit"] if isinstance(where, dict) else ""))
-        if commit.endswith("+") or not commit:
+        kept = figures.get("commit") or (where.get("commit") if isinstance(where, dict) else "")
+        commit = str(kept or "unknown")
+        if commit.endswith(("+", "unknown")):
             yield (
-                f"{path.relative_to(ROOT)}: measured at commit {commit or 'unknown'}, expected one without "
+                f"{path.relative_to(ROOT)}: measured at commit {commit}, expected one without "
                 "changes: commit, then measure again"
             )
 
@@ -137,7 +138,7 @@ def failover(figures: dict[str, Any]) -> str:
         f"{cut['resume_longest_ms']:.0f} ms |",
         f"| largest step of a joint's target | {jump} |",
         f"| stale actions | {cut['stale_actions']} |",
-        *map(_cable_row, figures["cables"]),
+        *map(_cable_row, figures.get("cables", [])),
         "",
         "Four servers on the same machine, 50 ms inference, 50 rows at 50 Hz, a request every 10 ticks; a "
         "killed server is started again on its port. With no request under way, the time to the next chunk is "

@@ -232,6 +232,8 @@ class PI05WebSocketPolicy(PreTrainedPolicy):  # type: ignore[misc]  # LeRobot is
             if not self._other_policy.told(error):
                 return False
             accepted = remote.accept(error)
+            if not accepted:
+                return False  # yet another one has come since
         return (rtc is not None and rtc.resume()) | accepted
 
     def close(self) -> None:

@@ -7,9 +7,11 @@ In: names of extras. Out: a command. Reads how the distribution was installed.
 from __future__ import annotations
 
 import json
+import os
 from importlib import metadata
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 __all__ = ["how_to_install"]
 
@@ -19,11 +21,10 @@ _NAME = "lerobot_policy_pi05_websocket"
 def how_to_install(extras: str) -> str:
     """Return the command that installs extras, `sim` or `lerobot,so101`, beside what is installed here."""
     clone = _clone()
-    return (
-        f"pip install '{_NAME}[{extras}]'"
-        if clone is None
-        else f"pip install -e '{clone}[{extras}]'"
-    )
+    quote = '"' if os.name == "nt" else "'"
+    if clone is None:
+        return f"pip install {quote}{_NAME}[{extras}]{quote}"
+    return f"pip install -e {quote}{clone}[{extras}]{quote}"
 
 
 def _clone() -> str | None:
@@ -31,7 +32,7 @@ def _clone() -> str | None:
     try:
         said: Any = json.loads(metadata.distribution(_NAME).read_text("direct_url.json") or "{}")
         if said["dir_info"]["editable"]:
-            return unquote(urlsplit(said["url"]).path)
+            return url2pathname(urlsplit(said["url"]).path)
     except (metadata.PackageNotFoundError, ValueError, LookupError, TypeError):
         pass
     return None

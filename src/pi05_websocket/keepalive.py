@@ -12,7 +12,8 @@ __all__ = ["notice_vanished_peers"]
 def notice_vanished_peers(sock: socket.socket) -> None:
     """Let the kernel find out within 35 s of idling that the other side lost its power or its network.
 
-    While a request is unacknowledged the kernel sends no such probes; then the request's own limits count.
+    While a request is unacknowledged the kernel sends no such probes; then `client.silence` and the request's
+    own limits count.
     Kernels answer these probes even while a stock server's event loop is blocked by inference, so a slow
     model is never cut off; a WebSocket ping with a deadline would do just that.
     """

@@ -63,10 +63,9 @@ def bytes_received(sock: Any) -> int:
 
 def _facts(sock: Any, size: int) -> bytes:
     """Return so many bytes of the structure; none where there are fewer."""
-    option = getattr(socket, "TCP_INFO", None)
-    if (
-        option is None or sys.platform != "linux"
-    ):  # others have a structure of their own under that name
+    # Others have a structure of their own under that name.
+    option = getattr(socket, "TCP_INFO", None) if sys.platform == "linux" else None
+    if option is None:
         return b""
     try:
         facts: bytes = sock.getsockopt(socket.IPPROTO_TCP, option, size)

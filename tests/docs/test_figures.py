@@ -80,6 +80,8 @@ def test_expert_table(figures: ModuleType) -> None:
         ({"commit": "abc1234+"}, True),
         ({"machine": {"commit": "abc1234+"}}, True),
         ({"machine": "Linux"}, True),
+        ({"machine": {"cpu": "2 x Example"}}, True),
+        ({"commit": "unknown"}, True),
     ],
 )
 def test_figures_of_no_commit_are_told(

@@ -28,9 +28,11 @@ import pytest
 import trustme
 from driven_arm import Onwards, Scripted, World, closing, patched, plan
 from misbehaving import ScriptedServer
+from mutant_servers import GoodServer
 
 from pi05_websocket.bench.links import Link
 from pi05_websocket.bench.real_link import RealLink, kind_here
+from pi05_websocket.client import ConnectionConfig, RemotePolicy
 from pi05_websocket.clock import SystemClock
 from pi05_websocket.errors import AccessRefused, IncompatibleServer, ObservationError
 from pi05_websocket.server import ServerConfig, WebsocketPolicyServer
@@ -240,13 +242,43 @@ def _over_tun(**wrong: float) -> dict[str, Any]:
 
 
 @fault
+def server_does_not_read(_: Laboratory) -> None:
+    """Its program is busy, and a large observation waits at both kernels: nothing is renewed."""
+    with closing_server(Dozing()) as server:
+        config = ConnectionConfig(url=server.url, silence_timeout=0.2, image_transport="raw")
+        with RemotePolicy(config=config, wait_for_server=5) as policy:
+            observation = {"image": np.zeros((4096, 4096, 3), np.uint8)}  # 50 MB
+            policy.infer(observation)
+            assert policy.connection.reconnects == 0
+
+
+class Dozing(GoodServer):
+    """Reads nothing for two seconds after it has introduced itself."""
+
+    def greet(self, link: Any, protocol: Any) -> None:
+        """Introduce itself, then doze."""
+        super().greet(link, protocol)
+        time.sleep(2.0)
+
+
+@contextlib.contextmanager
+def closing_server(server: GoodServer) -> Iterator[GoodServer]:
+    """Stop it in the end."""
+    try:
+        yield server
+    finally:
+        server.close()
+
+
+@fault
 def packets_stop(_: Laboratory) -> None:
     """None arrives for a while: the kernel by itself waits twice as long each time before it tries again."""
     with _tun() as link, ThreadPoolExecutor() as threads:
         link.measure(1, pixels=64)
         link.cut_or_mend()
+        time.sleep(0.2)  # the cable takes the signal
         answered = threads.submit(link.ask, do="until answered", pixels=64)
-        time.sleep(2.0)
+        time.sleep(4.0)
         link.cut_or_mend()
         assert answered.result(30)["reconnects"] == 1
 

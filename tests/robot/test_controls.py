@@ -195,29 +195,44 @@ def test_the_command_is_the_same_from_a_terminal(page: ControlPage, controls: Co
     assert controls.take() == [Wish("pause"), Wish("task", "pick")]
 
 
-def test_the_command_waits_for_what_comes_of_it(page: ControlPage, capsys):
-    """A sentence, and an exit code: the loop stops the arm, refuses to let it go, lets it go."""
+def test_the_command_waits_for_what_comes_of_it(page: ControlPage, controls: Controls, capsys):
+    """A sentence, and an exit code: a loop that stops the arm, refuses to let it go, lets it go."""
     trace = Trace(None, listeners=[page])
-    port = ["--port", str(page.port)]
-    trace.write("tick", source="chunk")
+    port, stop = ["--port", str(page.port)], threading.Event()
+    answers: dict[str, list[tuple[str, dict[str, Any]]]] = {
+        "pause": [("state", {"state": "stop", "latched": True, "cause": "stopped"})],
+        "resume": [("held", {"cause": "policy_changed", "text": "another policy answers now"})],
+        "again": [("tick", {"source": "chunk"})],
+        "episode": [("episode", {"episode": 7})],
+        "quit": [],
+    }
+    source: dict[str, Any] = {"source": "chunk"}
 
-    def loop(kind: str, **facts: Any) -> threading.Timer:
-        timer = threading.Timer(0.2, lambda: trace.write(kind, **facts))
-        timer.start()
-        return timer
+    def loop() -> None:
+        asked = 0
+        while not stop.wait(0.01):
+            for wish in controls.take():
+                asked += wish.name == "resume"
+                name = "again" if asked == 2 and wish.name == "resume" else wish.name
+                for kind, facts in answers[name]:
+                    trace.write(kind, **facts)
+                if name == "pause":
+                    source.update(source="hold", cause="stopped")
+                elif name == "again":
+                    source.update(source="chunk", cause=None)
+            trace.write("tick", **source)
 
-    timers = [loop("state", state="stop", latched=True, cause="stopped")]
-    assert main(["control", "pause", *port]) == 0
-    trace.write("tick", source="hold", cause="stopped")
-    trace.show("held", cause="policy_changed", text="another policy answers now")
-    assert main(["control", "resume", *port, "--patience", "0.1"]) == 1
-    timers.append(loop("tick", source="chunk"))
-    assert main(["control", "resume", *port]) == 0
-    timers.append(loop("episode", episode=7))
-    assert main(["control", "episode", *port]) == 0
-    assert main(["control", "quit", *port, "--patience", "0.1"]) == 0
-    for timer in timers:
-        timer.join()
+    thread = threading.Thread(target=loop)
+    thread.start()
+    try:
+        assert main(["control", "pause", *port]) == 0
+        assert main(["control", "resume", *port, "--patience", "0.3"]) == 1
+        assert main(["control", "resume", *port]) == 0
+        assert main(["control", "episode", *port]) == 0
+        assert main(["control", "quit", *port, "--patience", "0.1"]) == 0
+    finally:
+        stop.set()
+        thread.join()
 
     assert capsys.readouterr().out.splitlines() == [
         "The arm holds, whatever comes, until `resume`.",

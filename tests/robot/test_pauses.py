@@ -15,7 +15,7 @@ from pi05_websocket.chunks.hold import HoldConfig, HoldState
 from pi05_websocket.chunks.resume import ResumeConfig
 from pi05_websocket.chunks.scheduler import SchedulerConfig
 from pi05_websocket.chunks.seam import SeamConfig
-from pi05_websocket.errors import ConfigError, ConnectionLost, PolicyError
+from pi05_websocket.errors import ConfigError, ConnectionLost, PolicyChanged, PolicyError
 from pi05_websocket.robot.limits import LimitsConfig
 from pi05_websocket.robot.player import ActionPlayer, PlayerConfig
 from pi05_websocket.robot.trace import Trace
@@ -342,3 +342,26 @@ def test_whatever_happens_the_arm_never_jumps(events: list[str]):
             loop.policy.down = None
         elif event == "resume":
             loop.player.resume()
+
+
+class Replaced(ScriptedPolicy):
+    """Another policy is there, and yet another by the time that one is to be accepted."""
+
+    def accept(self, told: PolicyChanged, /) -> bool:
+        """Say that it is not the one that was told of."""
+        return False
+
+
+def test_a_policy_that_is_not_the_one_that_was_told_of_does_not_let_the_arm_go(caplog):
+    """The stop stays: a person has to be told of the new one first."""
+    loop = Loop()
+    loop.step()
+    loop.answer(0)
+    loop.step()
+    loop.policy.__class__ = Replaced
+    loop.policy.down = PolicyChanged("b serves another policy.", expected="1", got="2")
+    loop.player.stop()
+    loop.step()
+    assert "b serves another policy" in caplog.text
+    assert not loop.player.resume()
+    assert loop.player.latched

@@ -38,9 +38,18 @@ def test_what_is_seen(
     name: WishName, before: dict[str, Any], now: dict[str, Any], text: str | None
 ) -> None:
     """A sentence once it has happened, nothing before."""
-    found = outcome(name, "pick", before, now)
+    found = outcome(name, "pick", {"ticks": 1, **before}, {"ticks": 2, "age_s": 0.0, **now})
     assert (None if found is None else found.text) == text
     assert found is None or found.granted
+
+
+@pytest.mark.parametrize("stale", [{"ticks": 1, "age_s": 0.0}, {"ticks": 2, "age_s": 60.0}])
+@pytest.mark.parametrize(("name", "now"), [("pause", STOPPED), ("resume", RUNNING)])
+def test_nothing_is_said_of_a_loop_that_has_not_looked(
+    name: WishName, now: dict[str, Any], stale: dict[str, Any]
+) -> None:
+    """What its status says is of before the wish."""
+    assert outcome(name, "", {"ticks": 1, **now}, {**now, **stale}) is None
 
 
 @pytest.mark.parametrize(

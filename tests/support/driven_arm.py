@@ -330,12 +330,16 @@ class World:
             AssertionError: One is not finite, or farther from the one before than the limits allow for the
                 ticks between them: a machine that was busy may have skipped some.
         """
-        assert np.isfinite(np.array(self.arm.commands)).all()
-        ticks = [facts for kind, facts in self.events if kind == "tick"]
-        for before, after in itertools.pairwise(ticks):
-            passed = max(1, after["tick"] - before["tick"])
-            step = np.abs(np.subtract(after["values"], before["values"])).max()
-            assert step <= passed * MAX_STEP + 1e-3, (before, after)
+        commands = list(self.arm.commands)  # one for each tick, sent after it was told
+        told = [facts for kind, facts in self.events if kind == "tick"]
+        assert len(told) >= len(commands)
+        assert np.isfinite(np.array(commands)).all()
+        for command, tick in zip(commands, told, strict=False):
+            assert np.allclose(command, tick["values"], atol=1e-3)
+        for before, after in itertools.pairwise(range(len(commands))):
+            passed = max(1, told[after]["tick"] - told[before]["tick"])
+            step = np.abs(commands[after] - commands[before]).max()
+            assert step <= passed * MAX_STEP + 1e-3, (told[before], told[after])
 
     def _kept(self, made: Any) -> Any:
         self._open.callback(made.close)

@@ -62,6 +62,10 @@ class ConnectionConfig:
     """When an unanswered request costs the socket; None: twice `request_timeout`. Never before
     `first_request_timeout` while the server has not answered once."""
 
+    silence_timeout: float | None = 1.0
+    """Longest that the server's machine acknowledges nothing of a request, beyond four round trips, before the
+    connection is renewed; twice as long after each time that brought no answer. None: never. Linux only."""
+
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Extra HTTP headers of the upgrade request, `Authorization` included. Not in reprs: may hold secrets."""
 
@@ -115,6 +119,7 @@ class ConnectionConfig:
             "request_timeout",
             "first_request_timeout",
             "hard_timeout",
+            "silence_timeout",
             "backoff_first",
             "backoff_max",
         ):

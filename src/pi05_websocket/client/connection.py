@@ -24,7 +24,8 @@ from pi05_websocket.client.config import ConnectionConfig
 from pi05_websocket.client.dialling import open_transport, tell_in_a_line
 from pi05_websocket.client.exchange import Exchange, Reply
 from pi05_websocket.client.keep_warm import KeepWarm, needs_warmth
-from pi05_websocket.client.progress import Progress
+from pi05_websocket.client.progress import Patience
+from pi05_websocket.client.silence import SilenceWatch
 from pi05_websocket.client.transport import HEADROOM, Transport
 from pi05_websocket.data import ServerMetadata
 from pi05_websocket.errors import (
@@ -59,13 +60,6 @@ _SHORTEST_LIFE_S = 0.5
 # A server that closes sooner did not do it for want of requests: it is not dialled again without a wait.
 
 
-_LOOK_S = 0.1
-_SILENT_S = 1.0
-_SILENT_TRIPS = 4.0
-"""A link on which for a second and four round trips nothing was acknowledged is renewed: a kernel that loses
-segments now and then has sent them again twice by then."""
-
-
 class ConnectionState(Enum):
     """Where the logical link stands."""
 
@@ -85,7 +79,7 @@ class Greeting:
 
     metadata: ServerMetadata | None = None
     connect_s: float | None = None
-    """Seconds that opening the TCP connection took, about one round trip."""
+    """Seconds of a round trip, as opening the TCP connection showed it."""
 
     dialect: Dialect = OPENPI
     """How that server talks."""
@@ -119,10 +113,9 @@ class Connection:
         """Whether nothing was under way when the transport ended."""
         self._idled = False
         """Whether that was all that ended it."""
-        self._progress = Progress()
-        """Of what the present transport sends."""
-        self._next_look: asyncio.TimerHandle | None = None
-        """At it; None while nothing is under way."""
+        self._patience = Patience(config.silence_timeout)
+        self._watch: SilenceWatch | None = None
+        """Of the present transport."""
         self._keep_warm: KeepWarm | None = None
         """Of the present transport; None where a pause makes it no slower."""
         self._backoff = Backoff(config.backoff_first, config.backoff_max, random.Random().random)
@@ -383,21 +376,8 @@ class Connection:
         if self._keep_warm is not None:
             self._keep_warm.works()
         self._transport.send(buffer)
-        if self._next_look is None:
-            self._progress = Progress()
-            self._look()
-
-    def _look(self) -> None:
-        """Look, while requests are under way, whether anything of them arrives; renew a link that is silent."""
-        self._next_look = None
-        transport = self._transport
-        if transport is None or not self._exchanges:
-            return
-        silent_s = self._progress.look(self._loop.time(), transport.sent())
-        if silent_s >= _SILENT_S + _SILENT_TRIPS * (transport.connect_s or 0.0):
-            transport.vanished(silent_s)
-        else:
-            self._next_look = self._loop.call_later(_LOOK_S, self._look)
+        if self._watch is not None:
+            self._watch.works()
 
     def _renew(self, exchange: Exchange, limit: float) -> None:
         if exchange.seq not in self._exchanges:
@@ -433,12 +413,15 @@ class Connection:
             listed(sorted(map(str, metadata))),
             "" if dialect is OPENPI else f", dialect {dialect.name}",
         )
-        self._warm_up()
+        self._look_after()
         self._set(ConnectionState.READY, None)
         self._stop_waiting_for_metadata()
 
-    def _warm_up(self) -> None:
+    def _look_after(self) -> None:
+        """Watch the transport that has been greeted, and keep it warm where it needs that."""
         transport = self._transport
+        if transport is not None:
+            self._watch = SilenceWatch(transport, self._loop, self._patience)
         if (
             transport is not None
             and self.config.keep_warm
@@ -456,6 +439,7 @@ class Connection:
             self._take_reply(seq, reply)
             return
         self._answered = True
+        self._patience.answered()
         if self._warned:
             logger.info("%s answers again", self.config.url)
         self._warned = False
@@ -476,6 +460,8 @@ class Connection:
         exchange, overdue = self._exchanges.pop(seq, (None, None))
         if overdue is not None:
             overdue.cancel()
+        if self._watch is not None and not self._exchanges:
+            self._watch.rests()
         if self._keep_warm is not None and not self._exchanges:
             self._keep_warm.rests()
         return exchange
@@ -499,6 +485,9 @@ class Connection:
         reason = error or ConnectionLost("connection lost")
         self._leave_ready(reason)
         self._fail_all(reason)  # whatever is left belongs to this transport
+        if self._watch is not None:
+            self._watch.rests()
+            self._watch = None
         if self._keep_warm is not None:
             self._keep_warm.works()
             self._keep_warm = None

@@ -242,10 +242,11 @@ class PolicyPool:
                 None: whichever is there.
         """
         with self._lock:
-            changed = None if self._there() else self._nobody()
-            number = self._failover.choose(self._connected())
-            if number is None or not isinstance(changed, PolicyChanged):
+            connected = self._connected()
+            number = self._failover.choose(connected)
+            if number is None or any(self._sameness.agrees(each) for each in connected):
                 return False
+            changed = self._changed(number)
             if told is not None and str(told) != str(changed):
                 return False
             self._sameness.follow_as(number, changed.got)
@@ -312,15 +313,18 @@ class PolicyPool:
         if connected:
             number = self._failover.choose(connected)
             assert number is not None
-            return PolicyChanged(
-                self._sameness.why_not(number, self._urls),
-                expected=self._sameness.expected,
-                got=self._sameness.said(number),
-            )
+            return self._changed(number)
         errors = [server.unavailable() for server in self._servers]
         known = [error for error in errors if error is not None]
         lost = ConnectionLost("all servers were gone until this moment")
         return next((error for error in known if error.retryable), (*known, lost)[0])
+
+    def _changed(self, number: int) -> PolicyChanged:
+        return PolicyChanged(
+            self._sameness.why_not(number, self._urls),
+            expected=self._sameness.expected,
+            got=self._sameness.said(number),
+        )
 
     def _wait(self, seconds: float) -> None:
         deadline = time.monotonic() + seconds

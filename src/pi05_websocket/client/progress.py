@@ -9,9 +9,16 @@ whole; a new connection notices at once.
 
 from __future__ import annotations
 
+import math
+from typing import Final
+
 from pi05_websocket.tcp_facts import Sent
 
-__all__ = ["Progress"]
+__all__ = ["Patience", "Progress"]
+
+_TRIPS: Final = 4.0
+"""A kernel that loses segments now and then has sent them again twice in so many round trips and a second."""
+_MOST_DOUBLINGS: Final = 6
 
 
 class Progress:
@@ -34,3 +41,35 @@ class Progress:
         if not sent.in_flight or sent.acknowledged != self._acknowledged:
             self._acknowledged, self._since = sent.acknowledged, now
         return now - self._since
+
+
+class Patience:
+    """How long a connection may be silent before it is renewed.
+
+    Twice as long after each renewal that no answer followed: a path on which only small packets arrive needs
+    the kernel's own remedies, which take some seconds.
+
+    Args:
+        first_s: Seconds beyond four round trips; None: as long as it takes.
+    """
+
+    def __init__(self, first_s: float | None) -> None:
+        self._first_s = first_s
+        self._doublings = 0
+
+    def __repr__(self) -> str:
+        return f"<Patience {self.limit_s(0.0):g} s>"
+
+    def limit_s(self, round_trip_s: float) -> float:
+        """Return it for a path with this round trip, in seconds."""
+        if self._first_s is None:
+            return math.inf
+        return float((self._first_s + _TRIPS * round_trip_s) * 2**self._doublings)
+
+    def renewed(self) -> None:
+        """Note that a connection was renewed because it was silent."""
+        self._doublings = min(self._doublings + 1, _MOST_DOUBLINGS)
+
+    def answered(self) -> None:
+        """Note that a request was answered."""
+        self._doublings = 0

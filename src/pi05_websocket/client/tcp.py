@@ -30,7 +30,8 @@ _NEXT_AFTER_S = 0.25
 the last one the first again: the kernel by itself repeats a SYN after 1, 3 and 7 s, and an arm that holds would
 wait for that once the path is whole."""
 _MOST_DIALS = 8
-"""At a time; the oldest gives way."""
+"""At a time. The oldest but one gives way: the oldest has the whole of `connect_timeout`, for a path whose
+round trip takes seconds."""
 
 
 async def tcp_connect(
@@ -89,7 +90,7 @@ async def _first(addresses: list[Any], host: str) -> tuple[socket.socket, float]
             if not done and not left:
                 left.append(next(again))
                 if len(under_way) >= _MOST_DIALS:
-                    given_up.append(under_way.pop(0))
+                    given_up.append(under_way.pop(1))
                     given_up[-1].cancel()
             for task in done:
                 under_way.remove(task)

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import socket
 import struct
 from typing import Protocol
 
 import picows
 
-from pi05_websocket.tcp_facts import Sent, sent
+from pi05_websocket.tcp_facts import Sent, round_trip_s, sent
 
 __all__ = ["HEADROOM", "Listener", "Transport"]
 
@@ -40,7 +41,7 @@ class Transport(picows.WSListener):  # type: ignore[misc]  # picows is compiled 
 
     def __init__(self, listener: Listener, max_message_bytes: int) -> None:
         self.connect_s: float | None = None
-        """Seconds that opening the TCP connection took, about one round trip; None before."""
+        """Seconds of a round trip, as opening the TCP connection showed it; None before."""
         self.congestion = ""
         """The congestion control of its kernel; "" where it does not say."""
         self._sock: socket.socket | None = None
@@ -79,6 +80,12 @@ class Transport(picows.WSListener):  # type: ignore[misc]  # picows is compiled 
         ws = self._ws
         if ws is not None and not ws.is_disconnected and not ws.is_close_frame_sent:
             ws.send_pong()
+
+    @property
+    def round_trip_s(self) -> float:
+        """Seconds of a round trip, the longer of that at the beginning and the present one; 0: not known."""
+        now = math.inf if self._sock is None else round_trip_s(self._sock)
+        return max(self.connect_s or 0.0, now if math.isfinite(now) else 0.0)
 
     def sent(self) -> Sent:
         """Return what has become of what was sent."""

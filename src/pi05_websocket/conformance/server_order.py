@@ -130,7 +130,7 @@ def _pair_by_actions(target: Target, first: dict[str, Any], second: dict[str, An
         return _Pair((first, first), _unseen, "it takes no other observation")
     known = [each for each in chunks if each is not None]
     if len(known) < len(chunks) or len({each.shape for each in known}) > 1:
-        return _Pair(pair, _unseen, "its chunks differ in shape")
+        return _Pair(pair, _unseen, "its chunks differ in shape, or cannot be read")
     ones, twos = known[::2], known[1::2]
     noise = max(_apart(*ones), _apart(*twos))
     if _apart(ones[0], twos[0]) <= _FURTHER_THAN_NOISE * noise:

@@ -18,6 +18,8 @@ from typing import Any, Protocol
 from pi05_websocket.client.backoff import Backoff
 from pi05_websocket.client.config import ConnectionConfig
 from pi05_websocket.client.dialling import open_transport
+from pi05_websocket.client.progress import Patience
+from pi05_websocket.client.silence import SilenceWatch
 from pi05_websocket.client.transport import Transport
 from pi05_websocket.errors import (
     ConnectionLost,
@@ -98,6 +100,8 @@ class Link:
         self._greeted: asyncio.Future[None] = self._loop.create_future()
         self._after_error = False
         self._renewal: asyncio.TimerHandle | None = None
+        self._patience = Patience(config.silence_timeout)
+        self._watch: SilenceWatch | None = None
         self._task: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
@@ -126,6 +130,8 @@ class Link:
         self.sent_at = time.perf_counter()
         self._protocol.request_sent(next(self._numbers))
         self._transport.send_copy(message)
+        if self._watch is not None:
+            self._watch.works()
 
     def abandon(self, patience_s: float) -> None:
         """Note that nobody waits for the reply any more; the owner is told of it all the same, if it comes.
@@ -169,11 +175,14 @@ class Link:
                 case MetadataReceived(metadata):
                     self._backoff.reset()
                     self.free = True
+                    if self._transport is not None:
+                        self._watch = SilenceWatch(self._transport, self._loop, self._patience)
                     self._owner.link_up(self, metadata)
                     if not self._greeted.done():
                         self._greeted.set_result(None)
                 case ReplyReceived(_, reply, _):
                     self.free = True
+                    self._patience.answered()
                     self._stop_renewal()
                     self._owner.link_answered(self, reply)
                 case RequestFailed(_, ServerError() as error):
@@ -239,6 +248,9 @@ class Link:
             self._owner.link_failed(self, error)
 
     def _stop_renewal(self) -> None:
+        """Note that nothing is waited for on this connection."""
+        if self._watch is not None:
+            self._watch.rests()
         if self._renewal is not None:
             self._renewal.cancel()
             self._renewal = None

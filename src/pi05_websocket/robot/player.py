@@ -261,7 +261,8 @@ class ActionPlayer:
             if not self._outage.other_policy(error):
                 return False
             accepted = isinstance(self._policy, SeveralServers) and self._policy.accept(error)
-        if accepted:
+            if not accepted:
+                return False  # yet another one has come since
             self._drop_plans()  # another policy's
         if not self._commands.machine.resume() and not accepted:
             return False

@@ -6,6 +6,7 @@ In: the control page's status before a wish and now. Out: an `Outcome`; None whi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -47,6 +48,8 @@ def outcome(name: WishName, task: str, before: Status, now: Status) -> Outcome |
         before: The status before.
         now: The present one.
     """
+    if _silent_s(now) > _SILENT_S or not _ticked(before, now):
+        return None  # the loop has not looked since
     if name == "pause" and now.get("latched"):
         return Outcome("The arm holds, whatever comes, until `resume`.")
     if name == "episode" and now.get("episode") != before.get("episode"):
@@ -67,9 +70,10 @@ def outcome(name: WishName, task: str, before: Status, now: Status) -> Outcome |
 
 def last_word(name: WishName, now: Status) -> Outcome:
     """Return what to say of a wish that nothing was seen of in time."""
-    age_s = now.get("age_s")
-    if age_s is None or age_s > _SILENT_S:
-        since = "has not begun yet" if age_s is None else f"has not looked for {age_s:.0f} s"
+    silent_s = _silent_s(now)
+    if silent_s > _SILENT_S:
+        known = math.isfinite(silent_s)
+        since = f"has not looked for {silent_s:.0f} s" if known else "has not begun yet"
         return Outcome(f"Asked for. The control loop {since}; it does so when it looks.", False)
     because = f": {why}" if (why := now.get("why") or now.get("cause")) else ""
     if name != "resume":
@@ -83,3 +87,14 @@ def last_word(name: WishName, now: Status) -> Outcome:
     if now.get("state") == "dry run":
         return Outcome("It is a dry run: nothing moves, whatever is wanted.", False)
     return Outcome(f"It may move, and waits for a plan from a fresh observation{because}.")
+
+
+def _silent_s(status: Status) -> float:
+    """Return for how many seconds the control loop has not looked; infinity before its first tick."""
+    age_s = status.get("age_s")
+    return math.inf if age_s is None else float(age_s)
+
+
+def _ticked(before: Status, now: Status) -> bool:
+    ticks = ("episode", "ticks")
+    return any(before.get(each) != now.get(each) for each in ticks)

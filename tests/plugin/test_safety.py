@@ -8,6 +8,7 @@ import math
 import socket
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -283,16 +284,24 @@ def test_nothing_moves_before_a_person_has_looked(served, closing):
         arm.send_action(closing[-1].select_action(raw(arm)))
         return dict(arm.pose)
 
+    def control(*words: str) -> int:
+        """Give a command from another terminal; return its exit code."""
+        with ThreadPoolExecutor() as terminal:
+            command = terminal.submit(main, ["control", *words, "--port", str(port)])
+            while not command.done():
+                tick()
+            return command.result()
+
     start = dict(arm.pose)
     assert [tick() for _ in range(20)] == [start] * 20
-    assert main(["control", "resume", "--port", str(port)]) == 0
+    assert control("resume") == 0
     until = time.monotonic() + 20
     while tick() == start and time.monotonic() < until:
         pass
     assert arm.pose["shoulder_pan.pos"] > start["shoulder_pan.pos"]
 
-    assert main(["control", "task", "something else", "--port", str(port)]) == 0
-    assert main(["control", "pause", "--port", str(port)]) == 0
+    assert control("task", "something else") == 0
+    assert control("pause") == 0
     for _ in range(3):
         tick()
     stopped = tick()

@@ -530,3 +530,18 @@ def test_the_tables_hold_every_clause_once() -> None:
         assert sum(f"| `{name}` |" in table for table in tables) == 1
     assert "no: it cannot be seen from the other end of the wire" in tables[2]
     assert "*OpenPI's client: its decoder raises; the program has to go on.*" in tables[2]
+
+
+@pytest.mark.parametrize(
+    ("answer", "rows"),
+    [
+        ({"actions": np.ones((2, 3))}, 2),
+        ({"actions": np.full((2, 3), np.nan)}, None),
+        ({"action": np.ones((2, 3))}, None),
+        ([1], None),
+    ],
+)
+def test_actions_are_returned_where_they_can_be_read(answer: Any, rows: int | None) -> None:
+    """None where an arm could not execute them."""
+    found = judging.actions_in(DIALECTS["openpi"], codec.encode(answer))
+    assert (None if found is None else len(found)) == rows

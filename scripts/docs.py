@@ -139,6 +139,8 @@ def unknown_flags(path: Path) -> Iterator[str]:
 def problems() -> Iterator[str]:
     """Yield what is wrong in any document."""
     for path in documents():
+        if not path.read_text(encoding="utf-8").strip():
+            yield f"{path.relative_to(ROOT)}: empty"
         for problem in (*broken_links(path), *unknown_flags(path)):
             yield f"{path.relative_to(ROOT)}: {problem}"
     yield from changed_checkouts()

@@ -29,7 +29,7 @@ import tyro
 
 from lerobot_policy_pi05_websocket.serving import LeRobotPolicy
 from lerobot_policy_pi05_websocket.serving_checkpoint import load_checkpoint
-from pi05_websocket.bench.report import facts
+from pi05_websocket.bench.report import measured_at
 from pi05_websocket.policy import PolicyRequest
 from pi05_websocket.wire.realtime import RealtimeRequest
 
@@ -148,7 +148,7 @@ def main() -> None:
                     f"alone {figures['alone_s']:.2f} s"
                 )
     if command.json is not None:
-        where = {key: value for key, value in facts().items() if key in ("commit", "machine")}
+        where = measured_at()
         figures = {**where, "robots": ROBOTS, "policies": found}
         command.json.write_text(json.dumps(figures, indent=1) + "\n")
 

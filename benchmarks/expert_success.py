@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 import tyro
 
-from pi05_websocket.bench.report import facts
+from pi05_websocket.bench.report import measured_at
 from pi05_websocket.presets import preset
 from pi05_websocket.sim.arm import JOINTS
 from pi05_websocket.sim.episodes import EpisodeEvent, EpisodeRules
@@ -135,7 +135,7 @@ def summary(settings: Benchmark, episodes: list[Episode], wall_s: float) -> dict
     times = [episode.duration_s for episode in episodes if episode.success]
     low, high = wilson_interval(len(times), len(episodes))
     shown = {key: value for key, value in asdict(settings).items() if key != "json"}
-    where = {name: value for name, value in facts().items() if name in ("commit", "machine")}
+    where = measured_at()
     return (
         shown
         | where

@@ -21,7 +21,7 @@ from image_transport import made_up, noisy, rendered
 from pi05_websocket.bench.links import Link
 from pi05_websocket.bench.paced import WAYS
 from pi05_websocket.bench.real_link import RealLink, kind_here
-from pi05_websocket.bench.report import facts
+from pi05_websocket.bench.report import measured_at
 
 DESCRIPTION = """\
 Send an observation every 0.8 s, as an arm does that executes a chunk in between, over kernel TCP with a link's
@@ -137,7 +137,7 @@ def main() -> None:
     kind, reason = kind_here()
     if kind != "tun":
         sys.exit(f"no link of one's own on this machine: {reason}")
-    where = {name: value for name, value in facts().items() if name in ("commit", "machine")}
+    where = measured_at()
     found = figures(measure(settings), settings)
     print(table(found))
     print(" | ".join(f"{key}: {text}" for key, text in where.items()))

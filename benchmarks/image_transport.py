@@ -20,7 +20,7 @@ from typing import Any, Literal
 import numpy as np
 import tyro
 
-from pi05_websocket.bench.report import facts
+from pi05_websocket.bench.report import measured_at
 from pi05_websocket.client.image_quality import LADDER
 from pi05_websocket.data import Observation, UInt8Array
 from pi05_websocket.images import resize_with_pad
@@ -214,7 +214,7 @@ def main() -> None:
         for way in listed:
             way.turn()
     figures = [way.figures() for way in listed]
-    where = {key: value for key, value in facts().items() if key in ("commit", "machine")}
+    where = measured_at()
     print(table(figures))
     print(
         f"\n{settings.images} images with noise of {settings.noise:g}, {settings.calls} calls each, on "

@@ -19,10 +19,8 @@ from pi05_websocket.tcp_facts import Sent
         ([(10, 3, 5), (11, 3, 5)], 1),
         ([(10, 3, 5), (11, 3, 6)], 0),  # acknowledged
         ([(10, 3, 5), (11, 9, 5), (12, 9, 5)], 2),  # more was sent, nothing of it arrived
-        (
-            [(10, 0, 5), (50, 0, 5)],
-            0,
-        ),  # nothing is on the way: it rests, or the server does not read
+        # Nothing is on the way: it rests, or the server does not read.
+        ([(10, 0, 5), (50, 0, 5)], 0),
         ([(10, 0, 5), (50, 1, 5)], 40),  # sent since the last look: look often
         ([(10, 3, 5), (11, 3, 5), (12, 0, 9), (13, 2, 9)], 1),
         ([(10, 3, 900), (11, 1, 0)], 0),  # another connection

@@ -20,7 +20,16 @@ from pi05_websocket.bench.links import LINKS
 from pi05_websocket.sim.stats import wilson_interval
 from pi05_websocket.sim.tasks import BELT_SPEED
 
-__all__ = ["aim", "draw", "facts", "paired_difference", "plot", "table", "write_results"]
+__all__ = [
+    "aim",
+    "draw",
+    "facts",
+    "measured_at",
+    "paired_difference",
+    "plot",
+    "table",
+    "write_results",
+]
 
 _NAMES = {
     "openpi": "OpenPI ActionChunkBroker",
@@ -249,12 +258,19 @@ def write_results(path: Path, figures: Sequence[Figures]) -> None:
     path.write_text(json.dumps({**facts(), "cells": [dict(f) for f in figures]}, indent=1) + "\n")
 
 
-def facts() -> dict[str, Any]:
-    """Return by what, where and under which conditions figures are measured."""
+def measured_at() -> dict[str, str]:
+    """Return by which commit and on which machine figures are measured."""
     return {
         "commit": present_commit(),
         "machine": f"{platform.system()} {platform.machine()}, {_cores()} cores, "
         f"Python {platform.python_version()}",
+    }
+
+
+def facts() -> dict[str, Any]:
+    """Return by what, where and under which conditions figures are measured."""
+    return {
+        **measured_at(),
         "control_hz": CONTROL_HZ,
         "compute_ms": COMPUTE_MS,
         "belt_speed": BELT_SPEED,

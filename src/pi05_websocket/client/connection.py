@@ -420,13 +420,10 @@ class Connection:
     def _look_after(self) -> None:
         """Watch the transport that has been greeted, and keep it warm where it needs that."""
         transport = self._transport
-        if transport is not None:
-            self._watch = SilenceWatch(transport, self._loop, self._patience)
-        if (
-            transport is not None
-            and self.config.keep_warm
-            and needs_warmth(transport.connect_s, transport.congestion)
-        ):
+        if transport is None:
+            return
+        self._watch = SilenceWatch(transport, self._loop, self._patience)
+        if self.config.keep_warm and needs_warmth(transport.connect_s, transport.congestion):
             self._keep_warm = KeepWarm(transport, self._loop)
             self._keep_warm.rests()
 

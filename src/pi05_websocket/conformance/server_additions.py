@@ -32,8 +32,10 @@ from pi05_websocket.wire.realtime import (
 )
 from pi05_websocket.wire.refusals import REFUSED
 
-__all__ = ["CHECKS"]
+__all__ = ["CHECKS", "NO_ROWS", "continuing"]
 
+NO_ROWS: Final[Float32Array] = np.zeros((0, 0), np.float32)
+"""The leftover of a robot that has no running chunk."""
 _SEQ: Final = 41
 _LONGEST_REFUSAL: Final = 80
 """Characters of a refusal that are shown, cut at a word."""
@@ -46,22 +48,22 @@ def _realtime(session: Session, deadline_ms: float | None = None) -> tuple[dict[
     support = realtime_support(session.metadata)
     if support is None or not support.conditions:
         rows = rows[:0]
-    return _continuing(session, rows, deadline_ms), len(rows)
+    return continuing(session.request(), rows, seq=_SEQ, deadline_ms=deadline_ms), len(rows)
 
 
-def _continuing(
-    session: Session, rows: Float32Array, deadline_ms: float | None = None
+def continuing(
+    request: dict[str, Any], rows: Float32Array, *, seq: int, deadline_ms: float | None = None
 ) -> dict[str, Any]:
     """Return a request with `_rt` whose leftover these rows are."""
     said = RealtimeRequest(
-        seq=_SEQ,
+        seq=seq,
         leftover=np.asarray(rows, np.float32),
         delay=min(1, len(rows)),
         execution_horizon=max(1, len(rows) // 2),
         control_hz=30.0,
         deadline_ms=deadline_ms,
     )
-    return with_realtime(session.request(), said)
+    return with_realtime(request, said)
 
 
 def _realtime_answer(target: Target) -> Found:
@@ -103,7 +105,7 @@ def _stock_request(target: Target) -> Found:
 
 def _answered_with_realtime(target: Target) -> bool:
     session = target.begin()
-    heard = session.ask(_continuing(session, np.zeros((0, 0), np.float32)))
+    heard = session.ask(continuing(session.request(), NO_ROWS, seq=_SEQ))
     return heard.said is not None and not is_error(target.dialect, heard.said)
 
 

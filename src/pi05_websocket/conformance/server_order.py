@@ -21,12 +21,13 @@ from pi05_websocket.conformance.judging import (
     is_error,
 )
 from pi05_websocket.conformance.link import Heard
+from pi05_websocket.conformance.server_additions import NO_ROWS, continuing
 from pi05_websocket.conformance.server_exchange import UNREADABLE, told
 from pi05_websocket.conformance.target import Session, Target, Unmet
 from pi05_websocket.conformance.verdicts import Found, ok, wrong
 from pi05_websocket.data import Float32Array
 from pi05_websocket.wire import codec
-from pi05_websocket.wire.realtime import RealtimeRequest, read_realtime_reply, with_realtime
+from pi05_websocket.wire.realtime import read_realtime_reply
 from pi05_websocket.wire.refusals import REFUSED
 
 __all__ = ["CHECKS"]
@@ -89,23 +90,12 @@ def _replaced(heard: Heard, session: Session) -> bool:
 def _pair(target: Target, session: Session) -> _Pair:
     first, second = session.request(), session.request()
     if announces_realtime(session.metadata):
-        numbered = (_numbered(first, 1), _numbered(second, 2))
+        numbered = (continuing(first, NO_ROWS, seq=1), continuing(second, NO_ROWS, seq=2))
         return _Pair(numbered, _seq, "_rt.seq")
     if target.dialect.request_ids:
         ids = {first["request_id"]: 1, second["request_id"]: 2}
         return _Pair((first, second), lambda answer: ids.get(_request_id(answer)), "request_id")
     return _pair_by_actions(target, first, _other(second))
-
-
-def _numbered(request: dict[str, Any], seq: int) -> dict[str, Any]:
-    said = RealtimeRequest(
-        seq=seq,
-        leftover=np.zeros((0, 0), np.float32),
-        delay=0,
-        execution_horizon=1,
-        control_hz=30.0,
-    )
-    return with_realtime(request, said)
 
 
 def _seq(answer: bytes) -> int | None:
@@ -121,9 +111,8 @@ def _request_id(answer: bytes) -> str:
 def _pair_by_actions(target: Target, first: dict[str, Any], second: dict[str, Any]) -> _Pair:
     """Ask with two observations, twice with each, and see whether the actions tell them apart."""
     pair = (first, second)
-    session = (
-        target.begin()
-    )  # its own: the server may end it if the second one is not to its liking
+    # On a connection of its own: the server may end it if the second one is not to its liking.
+    session = target.begin()
     try:
         chunks = [actions_in(target.dialect, session.answer(each)) for each in pair * 2]
     except Unmet:

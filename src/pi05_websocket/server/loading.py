@@ -26,10 +26,8 @@ _FORMS = (
 )
 
 _EXPERT = "pi05_websocket.sim.expert:ExpertPolicy"
-_EXPERT_REMEDY = f"Install the simulator: {how_to_install('sim')}"
 
 _SERVING = "lerobot_policy_pi05_websocket.serving_checkpoint"
-_SERVING_REMEDY = f"Install LeRobot: {how_to_install('serve')} (Python 3.12)"
 
 
 def load_policy(spec: str) -> Policy:
@@ -79,7 +77,9 @@ def _load_expert() -> Policy:
     try:
         module = importlib.import_module(module_name)
     except ImportError as exc:
-        raise ConfigError(f"policy 'expert' needs {exc.name or exc}. {_EXPERT_REMEDY}") from exc
+        raise ConfigError(
+            f"policy 'expert' needs {exc.name or exc}. Install the simulator: {how_to_install('sim')}"
+        ) from exc
     return _as_policy(getattr(module, attribute), "expert")
 
 
@@ -88,7 +88,10 @@ def _load_checkpoint(spec: str) -> Policy:
         # By name only: the library must not need LeRobot.
         serving = importlib.import_module(_SERVING)
     except ImportError as exc:
-        raise ConfigError(f"policy 'lerobot:' needs {exc.name or exc}. {_SERVING_REMEDY}") from exc
+        raise ConfigError(
+            f"policy 'lerobot:' needs {exc.name or exc}. Install LeRobot: {how_to_install('serve')} "
+            "(Python 3.12)"
+        ) from exc
     policy: Policy = serving.load_checkpoint(spec)
     return policy
 
